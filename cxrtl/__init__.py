@@ -1,0 +1,1 @@
+"""Transfer learning on chest X-rays, cross-validated on Ray."""

@@ -1,0 +1,288 @@
+"""Every knob of an experiment, once: its type, unit, default and meaning.
+
+An experiment file is TOML with the tables `data`, `folds`, `train`, `augment`, `resources`, any number of
+`[[arm]]` (a name and overrides of `train` and `augment`) and `[[published]]` rows to compare with.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from cxrtl.errors import ConfigError
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+DATA_HOME = {"CXRTL_DATA": "../shared/data"}  # what `$CXRTL_DATA` in a path means where it is not set
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Table(BaseModel):
+    """A TOML table: unknown keys are faults, values cannot be changed after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Table):
+    """Where images and labels come from, and how they become pixels."""
+
+    source: Literal["folder", "table", "phantom"] = Field(
+        description="`folder`: one sub-folder a class; `table`: CSV or Parquet; `phantom`: synthetic"
+    )
+    path: str = Field("", description="the image folder or label table; `$NAME` stands for an environment variable")
+    image_column: str = Field("image", description="table: column with the image path, relative to the table")
+    label_column: str = Field("label", description="table: column with the class name")
+    patient_column: str = Field("patient_id", description="table: column with the patient, if there is one")
+    study_column: str = Field("study_id", description="table: column with the study, if there is one")
+    patient_pattern: str = Field(
+        "", description="folder: regular expression whose first group, in the file name, is the patient"
+    )
+    positive: str = Field("", description="the class that sensitivity and AUC speak of; default: last in the alphabet")
+    image_size: int = Field(224, ge=32, le=1024, description="side of the stored square image, pixels")
+    max_skipped: Probability = Field(0.01, description="share of unusable files beyond which preparing stops")
+    phantom_patients: int = Field(150, ge=4, le=1_000_000, description="phantom: patients, half of them positive")
+    phantom_images_per_patient: int = Field(2, ge=1, le=20, description="phantom: images of each patient")
+    phantom_seed: int = Field(0, ge=0, description="phantom: seed of the drawing")
+
+    @model_validator(mode="after")
+    def _path_where_needed(self) -> Data:
+        if self.source != "phantom" and not self.path:
+            raise ValueError(f"data.path is empty: source {self.source!r} needs a folder or table")
+        return self
+
+    @field_validator("patient_pattern")
+    @classmethod
+    def _pattern_has_group(cls, pattern: str) -> str:
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        if pattern and groups < 1:
+            raise ValueError(f"{pattern!r} has no group: put brackets round the part that names the patient")
+        return pattern
+
+
+class Folds(Table):
+    """How images are divided for cross-validation."""
+
+    k: int = Field(10, ge=2, le=1000, description="number of folds")
+    seed: int = Field(0, ge=0, description="seed of the division")
+    ungrouped: bool = Field(
+        False, description="allow folds that ignore patients, where patients are unknown; the report is stamped"
+    )
+    file: str = Field("", description="use the folds of this `folds.parquet` instead of making them")
+
+
+class Train(Table):
+    """The transfer recipe."""
+
+    backbone: str = Field("resnet50", description="any classification model of torchvision, by name")
+    init: str = Field("imagenet", description="`imagenet`, `scratch`, or `file:PATH` (.safetensors, .pth)")
+    init_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$", description="what the weights file must hash to")
+    budgets: tuple[Annotated[int, Field(ge=1, le=10_000_000)], ...] = Field(
+        (250, 500, 1000), min_length=1, description="training lengths to report, iterations"
+    )
+    independent: bool = Field(False, description="train each budget from the start, not as a point on the way")
+    batch_size: int = Field(25, ge=2, le=4096, description="images an iteration")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with momentum, or AdamW")
+    rate: float = Field(1e-4, gt=0, le=10, description="learning rate of the pretrained layers")
+    head_rate_factor: float = Field(10, gt=0, le=1e4, description="learning rate of the new layer, times `rate`")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="cosine falls to 0 at the budget")
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD's momentum; AdamW's first beta")
+    weight_decay: float = Field(1e-4, ge=0, le=1, description="SGD: L2 term; AdamW: decoupled decay")
+    class_weights: bool = Field(False, description="weight the loss by inverse class frequency of the training folds")
+    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="`auto`: bf16 where it is native")
+    checkpoint_every: int = Field(100, ge=1, description="iterations between saved states (budgets save anyway)")
+
+    @field_validator("budgets")
+    @classmethod
+    def _ascending(cls, budgets: tuple[int, ...]) -> tuple[int, ...]:
+        if list(budgets) != sorted(set(budgets)):
+            raise ValueError(f"{list(budgets)} must ascend without repeats")
+        return budgets
+
+    @field_validator("init")
+    @classmethod
+    def _known_init(cls, init: str) -> str:
+        if init not in ("imagenet", "scratch") and not (init.startswith("file:") and len(init) > 5):
+            raise ValueError(f"{init!r} is none of: imagenet, scratch, file:PATH")
+        return init
+
+
+class Augment(Table):
+    """Random changes of the training images; each is drawn with its own probability."""
+
+    scale_probability: Probability = Field(0.5, description="of zooming")
+    scale: float = Field(0.10, ge=0, lt=1, description="zoom range, ± share")
+    flip_horizontal_probability: Probability = Field(0.5, description="of mirroring left and right")
+    flip_vertical_probability: Probability = Field(0.5, description="of mirroring top and bottom")
+    crop_probability: Probability = Field(0.5, description="of cutting out a square and enlarging it")
+    crop: float = Field(0.10, ge=0, lt=1, description="at most this share of the side is cut away")
+    translate_probability: Probability = Field(0.5, description="of shifting, along each axis by its own amount")
+    translate: float = Field(0.065, ge=0, le=0.5, description="shift range, ± share of the side")
+
+
+class Resources(Table):
+    """What one fold occupies while it trains."""
+
+    cpus_per_fold: int = Field(1, ge=1, le=256, description="CPU cores, and threads, of one fold")
+    gpus_per_fold: float | Literal["auto"] = Field(
+        "auto", description="`auto`: 1 where the cluster has GPUs, else 0; a fraction lets folds share one"
+    )
+    max_concurrent: int = Field(0, ge=0, description="folds at once; 0: as many as fit")
+
+    @field_validator("gpus_per_fold")
+    @classmethod
+    def _whole_or_fraction(cls, gpus: float | str) -> float | str:
+        if isinstance(gpus, float) and not (0 <= gpus <= 1 or gpus == int(gpus)):
+            raise ValueError(f"{gpus} GPUs: take a fraction up to 1 or a whole number")
+        return gpus
+
+
+class Arm(Table):
+    """One recipe under comparison: a name and what it changes in `train` and `augment`."""
+
+    name: str = Field(pattern=NAME, description="the arm's name, also its folder's")
+    train: dict[str, Any] = Field(default_factory=dict, description="overrides of `train`")
+    augment: dict[str, Any] = Field(default_factory=dict, description="overrides of `augment`")
+
+
+class Published(Table):
+    """A row of a published table, shown beside ours."""
+
+    study: str = Field(description="who published it")
+    iterations: int = Field(ge=1, description="training length")
+    accuracy: Probability | None = Field(None, description="share right")
+    sensitivity: Probability | None = Field(None, description="share of positives found")
+    specificity: Probability | None = Field(None, description="share of negatives found")
+    auc: Probability | None = Field(None, description="area under the ROC curve")
+    seconds: float | None = Field(None, gt=0, description="time the study states")
+
+
+class Recipe(Table):
+    """An arm with every knob filled in."""
+
+    name: str
+    train: Train
+    augment: Augment
+
+
+class Experiment(Table):
+    """One experiment: data, folds and the recipes compared on them."""
+
+    name: str = Field(pattern=NAME, description="the run's name, also its folder's")
+    description: str = Field("", description="one line for the report")
+    seed: int = Field(0, ge=0, description="seed of batch order, augmentation, dropout and new layers")
+    data: Data
+    folds: Folds = Folds()
+    train: Train = Train()
+    augment: Augment = Augment()
+    resources: Resources = Resources()
+    arm: tuple[Arm, ...] = Field((), description="the recipes; none: one arm, named after the backbone")
+    published: tuple[Published, ...] = Field((), description="published rows to compare with")
+
+    @model_validator(mode="after")
+    def _arms_resolve(self) -> Experiment:
+        names = [arm.name.lower() for arm in self.arm]
+        if len(names) != len(set(names)):
+            raise ValueError(f"arm names repeat (case apart): {names}")
+        _ = self.recipes
+        return self
+
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """The arms with every knob filled in, in the file's order."""
+        arms = self.arm or (Arm(name=self.train.backbone),)
+        faults: list[str] = []
+        recipes = []
+        for arm in arms:
+            try:
+                merged = {
+                    "train": {**self.train.model_dump(), **arm.train},
+                    "augment": {**self.augment.model_dump(), **arm.augment},
+                }
+                recipes.append(Recipe(name=arm.name, **merged))
+            except ValidationError as error:
+                faults += [f"arm {arm.name!r}: {fault}" for fault in _faults(error)]
+        if faults:
+            raise ValueError("\n".join(faults))
+        return tuple(recipes)
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment file and apply `key=value` overrides (`train.budgets=[20]`, `arm.0.train.init="scratch"`).
+
+    Raises:
+        ConfigError: the file cannot be read, or holds faults; all of them are listed.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"experiment file {str(path)!r} cannot be read: {reason}. Give a .toml file.") from None
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"experiment file {str(path)!r} is not valid TOML: {error}") from None
+    for override in overrides:
+        _apply(raw, override)
+    return parse(raw, where=str(path))
+
+
+def parse(raw: dict[str, Any], where: str = "experiment") -> Experiment:
+    """Check a nested dict against the schema; raises ConfigError listing every fault."""
+    try:
+        return Experiment.model_validate(raw)
+    except ValidationError as error:
+        faults = "\n".join(f"  - {line}" for fault in _faults(error) for line in fault.splitlines())
+        raise ConfigError(f"{where}: {faults.count(chr(10)) + 1} fault(s)\n{faults}") from None
+
+
+def expand(path: str) -> Path:
+    """Fill `$NAME` and `~` into a path of the experiment file and make it absolute."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        found = os.environ.get(name, DATA_HOME.get(name))
+        if found is None:
+            raise ConfigError(f"path {path!r}: environment variable {name} is not set. Set it or write the path out.")
+        return found
+
+    return Path(re.sub(r"\$(?:\{(\w+)\}|(\w+))", value, path)).expanduser().absolute()
+
+
+def _faults(error: ValidationError) -> list[str]:
+    faults = []
+    for fault in error.errors(include_url=False):
+        key = ".".join(str(part) for part in fault["loc"])
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            message = "unknown key; take it out or correct its spelling"
+        elif fault["type"] not in ("missing", "value_error"):
+            message = f"{message} (received {fault['input']!r})"
+        faults.append(f"{key}: {message}" if key else message)
+    return faults
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    if not sign or not key.strip():
+        raise ConfigError(f"--set {override!r}: write KEY=VALUE, such as train.rate=1e-3")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # a bare word is a string, as on any command line
+    *parents, last = key.strip().split(".")
+    node: Any = raw
+    try:
+        for part in parents:
+            node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
+        node[int(last) if isinstance(node, list) else last] = value
+    except (ValueError, IndexError, TypeError, AttributeError):
+        raise ConfigError(f"--set {override!r}: there is no place {key.strip()!r} in the experiment") from None

@@ -1,0 +1,233 @@
+"""The types that flow between stages. Read this second, after `config`.
+
+    Manifest      what the images are                        (data.manifest → data.prepare)
+    Prepared      decoded pixels in Parquet shards           (data.prepare → data.feed)
+    Folds         which image is held out when               (data.folds → orchestrate)
+    Trial, Plan   what will train where                      (orchestrate.plan → orchestrate.sweep)
+    FoldResult    what one trial did                         (orchestrate.fold → report)
+    Predictions   out-of-fold scores: the hinge; everything to its right runs without Ray, torch or a GPU
+
+Two classes, always ordered `(negative, positive)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxrtl.errors import ManifestError, PredictionsError
+
+FloatArray = npt.NDArray[np.float64]
+MANIFEST_COLUMNS = ("image_id", "patient_id", "study_id", "label", "path")
+INDEX_COLUMNS = ("row", "image_id", "patient_id", "study_id", "label", "target", "content_hash")
+FOLD_COLUMNS = ("image_id", "patient_id", "label", "content_hash", "fold")
+PREDICTION_COLUMNS = ("image_id", "patient_id", "fold", "arm", "iterations", "label")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Images to prepare, one row each, in the source's own order.
+
+    `frame` has the columns `image_id` and `patient_id` (keyed hashes; `patient_id` is "" where unknown), `study_id`
+    (likewise), `label` (class name), `path` (in the clear: it stays on the machine that prepares) and any further
+    columns of the source. `classes` is `(negative, positive)`.
+    """
+
+    frame: pd.DataFrame
+    classes: tuple[str, str]
+
+    def __post_init__(self) -> None:
+        missing = [name for name in MANIFEST_COLUMNS if name not in self.frame]
+        if missing:
+            raise ManifestError(f"manifest lacks the columns {missing}")
+        repeated = self.frame["image_id"][self.frame["image_id"].duplicated()].unique()
+        if len(repeated):
+            raise ManifestError(
+                f"{len(repeated)} image(s) are listed more than once, {list(repeated[:5])}: keep one row each"
+            )
+        unknown = sorted(set(self.frame["label"]) - set(self.classes))
+        if unknown:
+            raise ManifestError(f"labels {unknown[:5]} are not among the classes {list(self.classes)}")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A folder of Parquet shards with decoded pixels, as `dataset.json` in it describes.
+
+    Each shard row holds `INDEX_COLUMNS`, the source's further columns, and `pixels`: uint8, fixed-size binary of
+    `image_size`² bytes, row-major. `content_hash` is the sha256 of an image's decoded grey pixels at full size.
+    `dataset_hash` covers pixels, labels, patient grouping and order, but no identifier: the same images give the
+    same hash on every machine.
+    """
+
+    folder: Path
+    classes: tuple[str, str]
+    image_size: int
+    images: int
+    grouped: bool
+    dataset_hash: str
+    skipped: dict[str, int] = field(default_factory=dict)  # reason code → files
+    counts: dict[str, int] = field(default_factory=dict)  # class → images
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Which fold holds out which image: `FOLD_COLUMNS`, one row an image, in the order of the prepared set."""
+
+    frame: pd.DataFrame
+    dataset_hash: str
+    grouped: bool
+    hash: str
+
+    @property
+    def k(self) -> int:
+        return int(self.frame["fold"].max()) + 1
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One unit of work: an arm on a fold, up to its last budget. `folder` is relative to the run folder."""
+
+    arm: str
+    fold: int
+    budgets: tuple[int, ...]
+    folder: str
+
+    @property
+    def name(self) -> str:
+        return self.folder
+
+
+@dataclass(frozen=True)
+class Milestone:
+    """What a trial knew when it reached a budget. Times in seconds; `train_seconds` excludes all but training."""
+
+    iterations: int
+    train_seconds: float
+    evaluate_seconds: float
+    held_out_loss: float
+    held_out_accuracy: float
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """`result.json`: written last, so that its presence means that the trial is done.
+
+    `files` maps each file the result vouches for to its sha256. `wall_seconds` spans every try from start to end;
+    `setup_seconds` is the part before the first training step; `images_per_second` counts training only.
+    """
+
+    arm: str
+    fold: int
+    budgets: tuple[int, ...]
+    run_hash: str
+    train_images: int
+    test_images: int
+    milestones: tuple[Milestone, ...]
+    setup_seconds: float
+    wall_seconds: float
+    images_per_second: float
+    device: str
+    precision: str
+    threads: int
+    tries: int
+    files: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> FoldResult:
+        milestones = tuple(Milestone(**item) for item in raw["milestones"])
+        return cls(**{**raw, "budgets": tuple(raw["budgets"]), "milestones": milestones})
+
+
+@dataclass(frozen=True)
+class ArmEstimate:
+    """What the timed steps say of one arm: seconds a step, weights in bytes, seconds of training a fold."""
+
+    arm: str
+    step_seconds: float
+    weight_bytes: int
+    fold_seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will run where. `concurrent` folds train at once, in `waves`; times in seconds, sizes in bytes."""
+
+    trials: tuple[Trial, ...]
+    done: tuple[str, ...]  # names of the trials that the ledger holds
+    concurrent: int
+    waves: int
+    cpus_per_fold: int
+    gpus_per_fold: float
+    cluster_cpus: float
+    cluster_gpus: float
+    device: str
+    precision: str
+    estimates: tuple[ArmEstimate, ...]
+    estimated_seconds: float
+    disk_needed: int
+    disk_free: int
+
+    @property
+    def todo(self) -> tuple[Trial, ...]:
+        return tuple(trial for trial in self.trials if trial.name not in self.done)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Out-of-fold scores: `PREDICTION_COLUMNS` and `score_<class>` for each class, rows summing to 1.
+
+    One row for each (arm, iterations, image). `classes` is `(negative, positive)`.
+    """
+
+    frame: pd.DataFrame
+    classes: tuple[str, str]
+
+    def __post_init__(self) -> None:
+        wanted = [*PREDICTION_COLUMNS, *(f"score_{name}" for name in self.classes)]
+        missing = [name for name in wanted if name not in self.frame]
+        if missing:
+            raise PredictionsError(f"predictions lack the columns {missing}")
+        scores = self.frame[wanted[-2:]].to_numpy(dtype=np.float64)
+        if not np.isfinite(scores).all() or (scores < 0).any() or (np.abs(scores.sum(axis=1) - 1) > 1e-4).any():
+            raise PredictionsError(
+                "predictions hold scores that are not probabilities summing to 1: training diverged?"
+            )
+        unknown = sorted(set(self.frame["label"]) - set(self.classes))
+        if unknown:
+            raise PredictionsError(f"predictions hold labels {unknown[:5]} that are not among {list(self.classes)}")
+
+    @classmethod
+    def concat(cls, parts: Iterable[Predictions]) -> Predictions:
+        """Pool the predictions of many trials; all must have the same classes."""
+        parts = list(parts)
+        if not parts:
+            raise PredictionsError("there are no predictions to pool: no fold is done yet")
+        if len({part.classes for part in parts}) > 1:
+            found = sorted({part.classes for part in parts})
+            raise PredictionsError(f"predictions of different classes cannot be pooled: {found}")
+        return cls(pd.concat([part.frame for part in parts], ignore_index=True), parts[0].classes)
+
+    def select(self, arm: str, iterations: int) -> Predictions:
+        """The rows of one arm at one budget."""
+        frame = self.frame
+        return Predictions(frame[(frame["arm"] == arm) & (frame["iterations"] == iterations)], self.classes)
+
+    @property
+    def truth(self) -> npt.NDArray[np.bool_]:
+        """`[N]`, True where the label is the positive class."""
+        return (self.frame["label"] == self.classes[1]).to_numpy()
+
+    @property
+    def score(self) -> FloatArray:
+        """`[N]`, the positive class's score."""
+        return self.frame[f"score_{self.classes[1]}"].to_numpy(dtype=np.float64)

@@ -1,0 +1,170 @@
+"""Where each file of a run lives, and how it is written so that a crash at any moment leaves a readable folder.
+
+runs/<name>/
+  experiment.toml experiment.resolved.json environment.json folds.parquet leakage.json plan.json samples.parquet
+  <arm>/fold<k>/  weights-<iterations>.safetensors  state.json  curve.jsonl  predictions-<iterations>.parquet
+                  progress.json  result.json (written last: its presence, with the hashes it names, means done)
+  summary.json  report.html  report.md  figures/
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cxrtl.errors import DamagedError, LockedError, RunError
+from cxrtl.records import FoldResult, Predictions, Trial
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_hash(value: Any) -> str:
+    """sha256 of a JSON value in canonical form (sorted keys, no spaces)."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a file beside `path`, flush it to disk and rename it into place.
+
+    A reader sees the old file or the new one, never a part. A failure leaves `path` as it was and removes the part.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        write(part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself
+    finally:
+        os.close(folder)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    write_atomic(path, lambda part: _drop(part.write_bytes(data)))
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    write_atomic(path, lambda part: pq.write_table(table, part))
+
+
+def read_json(path: Path) -> Any:
+    """Raises DamagedError, naming the file, where it is missing or no JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DamagedError(f"{path.name} is missing in {path.parent}") from None
+    except ValueError:
+        raise DamagedError(f"{path.name} in {path.parent} is no valid JSON: delete it to have it made again") from None
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    table = pa.Table.from_pandas(predictions.frame, preserve_index=False)
+    write_table(path, table.replace_schema_metadata({"classes": json.dumps(predictions.classes)}))
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Raises DamagedError for a file that is no predictions table."""
+    try:
+        table = pq.read_table(path)
+        negative, positive = json.loads((table.schema.metadata or {})[b"classes"])
+    except (OSError, pa.ArrowInvalid, KeyError, ValueError):
+        raise DamagedError(f"{path.name} in {path.parent} is no predictions table") from None
+    return Predictions(_plain(table), (negative, positive))
+
+
+def _plain(table: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
+    return frame
+
+
+def _drop(_: object) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The folder of one run. Paths only; nothing is read or made until asked."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    def path(self, *parts: str) -> Path:
+        return self.root.joinpath(*parts)
+
+    def trial(self, trial: Trial) -> Path:
+        return self.root / trial.folder
+
+    def results(self) -> list[FoldResult]:
+        """Every finished trial's result, unverified, in folder order."""
+        return [FoldResult.from_json(read_json(path)) for path in sorted(self.root.glob("*/fold*/**/result.json"))]
+
+    def result(self, trial: Trial, run_hash: str) -> FoldResult | None:
+        """The trial's result where it is done; None where it is not.
+
+        A result of another experiment, or one whose files do not match their hashes, counts as not done: the trial
+        is run again.
+        """
+        folder = self.trial(trial)
+        if not (folder / "result.json").exists():
+            return None
+        try:
+            result = FoldResult.from_json(read_json(folder / "result.json"))
+            intact = all(sha256_file(folder / name) == digest for name, digest in result.files.items())
+        except (DamagedError, OSError, TypeError, KeyError):
+            return None
+        wanted = (run_hash, trial.arm, trial.fold, trial.budgets)
+        same = (result.run_hash, result.arm, result.fold, result.budgets) == wanted
+        return result if intact and same else None
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; the kernel lets go when it ends, however it ends.
+
+        Raises:
+            LockedError: another process holds it.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            file = self.path("lock").open("a+")
+        except OSError as error:
+            raise RunError(f"run folder {self.root} cannot be written: {error.strerror}") from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                owner = file.read() or "?"
+                raise LockedError(
+                    f"run {self.name!r} is being written by process {owner}: wait for it or stop it"
+                ) from None
+            file.truncate(0)
+            file.write(f"{os.getpid()} on {os.uname().nodename}")
+            file.flush()
+            yield
