@@ -1,0 +1,201 @@
+"""The command line: the verbs, and the only module that prints."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cxrtl import config
+from cxrtl.console import Screen
+from cxrtl.errors import ConfigError, CxrtlError, Interrupted, ManifestError
+from cxrtl.rundir import RunDir
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Cross-validated transfer learning on medical images: how well a recipe classifies them, and what it cost. "
+    "For research; no medical device.",
+)
+
+Home = Annotated[
+    Path | None,
+    typer.Option(help="Folder of `runs` and `prepared`. [default: $CXRTL_HOME, else here; in a Ray job ~/cxrtl]"),
+]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a knob: train.rate=1e-3")]
+Address = Annotated[
+    str | None, typer.Option(help="Ray cluster to join. [default: $RAY_ADDRESS, else Ray is started here]")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what Ray says.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line, for machines.")]
+File = Annotated[Path, typer.Argument(metavar="EXPERIMENT.toml", help="The experiment file.")]
+Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder, such as runs/demo.")]
+
+
+def home_folder(given: Path | None) -> Path:
+    """Where runs and prepared sets live. A Ray job's working directory is a copy that is thrown away: not there."""
+    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    fallback = Path.home() / "cxrtl" if in_job else Path()
+    return (given or Path(os.environ.get("CXRTL_HOME") or fallback)).expanduser().absolute()
+
+
+@app.command()
+def run(
+    experiment: File,
+    home: Home = None,
+    set_: Set = None,
+    address: Address = None,
+    download: Annotated[bool, typer.Option(help="Fetch ImageNet weights that are missing here.")] = False,
+    verbose: Verbose = False,
+    as_json: Json = False,
+) -> None:
+    """Train what is not done yet, then write the report. The same command again goes on where it stopped."""
+    _study(experiment, home, set_, address, download, verbose, as_json, plan_only=False)
+
+
+@app.command()
+def plan(
+    experiment: File,
+    home: Home = None,
+    set_: Set = None,
+    address: Address = None,
+    download: Annotated[bool, typer.Option(help="Fetch ImageNet weights that are missing here.")] = False,
+    verbose: Verbose = False,
+    as_json: Json = False,
+) -> None:
+    """Say what `run` would do: folds at once, estimated time, disk. Trains only the few steps it times."""
+    _study(experiment, home, set_, address, download, verbose, as_json, plan_only=True)
+
+
+def _study(
+    experiment: Path,
+    home: Path | None,
+    overrides: list[str] | None,
+    address: str | None,
+    download: bool,
+    verbose: bool,
+    as_json: bool,
+    *,
+    plan_only: bool,
+) -> None:
+    screen = Screen(as_json)
+    with _manners(screen):
+        checked = config.load(experiment, overrides or ())
+        from cxrtl.orchestrate import study  # torch and Ray: seconds to import, so not before the file is checked
+
+        words = ["cxrtl", "plan" if plan_only else "run", str(experiment)]
+        words += [word for item in overrides or () for word in ("--set", item)]
+        options = study.Options(home_folder(home), " ".join(words), address, download, verbose, plan_only)
+        with screen:
+            done = study.run(checked, options, screen)
+        if not plan_only:
+            from cxrtl.report import finish
+
+            screen.stage("writing the report")
+            report = finish.finish(done.run, done.prepared)
+            screen.finished(done.run, report, done.done_before, done.trials)
+
+
+@app.command()
+def prepare(
+    source: Annotated[
+        Path, typer.Argument(help="An image folder (one sub-folder a class), a .csv or .parquet table, or a .toml.")
+    ],
+    home: Home = None,
+    set_: Set = None,
+    address: Address = None,
+    verbose: Verbose = False,
+    as_json: Json = False,
+) -> None:
+    """Turn images into Parquet shards; list what cannot be used. `run` does this too, where it is not done yet."""
+    screen = Screen(as_json)
+    with _manners(screen):
+        data = _data_of(source, set_ or [])
+        from contextlib import ExitStack
+
+        from cxrtl.orchestrate import study
+
+        options = study.Options(home_folder(home), "", address, verbose=verbose)
+        with screen, ExitStack() as stack:
+            prepared = study.prepare(data, options.home, study.Session(options, stack), screen)
+        screen.prepared(prepared)
+
+
+def _data_of(source: Path, overrides: list[str]) -> config.Data:
+    if source.suffix == ".toml":
+        return config.load(source, overrides).data
+    if not source.exists():
+        raise ManifestError(f"source {str(source)!r} does not exist: give an image folder, a table or an experiment")
+    kind = "folder" if source.is_dir() else "table"
+    raw: dict[str, Any] = {"name": "prepare", "data": {"source": kind, "path": str(source)}}
+    for override in overrides:
+        key = override if override.startswith("data.") else f"data.{override}"
+        config.apply(raw, key)
+    return config.parse(raw, where="prepare").data
+
+
+@app.command()
+def status(
+    folder: Folder,
+    as_json: Json = False,
+    watch: Annotated[bool, typer.Option(help="Look again every two seconds until the run ends.")] = False,
+) -> None:
+    """What of a run is done, running and missing."""
+    from cxrtl.report import status as reader
+
+    screen = Screen(as_json)
+    with _manners(screen):
+        while True:
+            found = reader.read(RunDir(folder.absolute()))
+            screen.status(found)
+            if not watch or not found.writing:
+                return
+            time.sleep(2)
+
+
+@app.command()
+def report(
+    folder: Folder,
+    partial: Annotated[bool, typer.Option(help="Report although folds are missing; the report is stamped.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write report.html, report.md and summary.json again from a run's result files."""
+    from cxrtl.report import page
+
+    screen = Screen(as_json)
+    with _manners(screen):
+        root = folder.absolute()
+        if not (root / "experiment.resolved.json").exists():
+            raise ConfigError(f"{root} holds no run: give the folder that `cxrtl run` printed, such as runs/demo")
+        screen.written(page.write_report(RunDir(root), partial))
+
+
+@contextmanager
+def _manners(screen: Screen) -> Iterator[None]:
+    """Turn our errors into a message and an exit code, and the user's Ctrl-C into a calm end."""
+    try:
+        yield
+    except CxrtlError as error:
+        screen.error(error)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        screen.error(Interrupted("stopped. What is finished is kept: run the same command to go on."))
+        raise typer.Exit(Interrupted.exit_code) from None
+    except OSError as error:
+        screen.error(CxrtlError(f"{error.filename or 'a file'}: {error.strerror}. What is finished is kept."))
+        raise typer.Exit(1) from None
+
+
+def main(words: list[str] | None = None) -> None:
+    """Run the command line on `words`, or on what the shell gave."""
+    app(args=words, prog_name="cxrtl")
+
+
+if __name__ == "__main__":
+    main()

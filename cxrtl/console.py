@@ -1,0 +1,233 @@
+"""What a person or a program sees of a run: one calm display, a line a milestone, or JSON lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, get_args
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from cxrtl.errors import CxrtlError
+from cxrtl.records import Plan, Prepared
+from cxrtl.report import status as reader
+from cxrtl.report.status import State, Status, TrialStatus
+from cxrtl.rundir import RunDir
+
+REFRESH = 1.0  # seconds
+
+
+class Screen:
+    """Shows a study: live on a terminal, a line a milestone elsewhere, an object a line with `as_json`.
+
+    While trials run, a thread reads the run's folder, as `cxrtl status` does: the display needs nothing from Ray.
+    """
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.out, self.err = Console(highlight=False), Console(stderr=True, highlight=False)
+        self.live: Live | None = None
+        self.watching: threading.Thread | None = None
+        self.stop = threading.Event()
+        self.shown: set[tuple[str, int]] = set()
+        self.counted = 0
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop.set()
+        if self.watching:
+            self.watching.join()
+        self._end_live()
+
+    # what `study.Watcher` asks for
+
+    def stage(self, text: str) -> None:
+        self._end_live()
+        self._say({"stage": text}, f"[dim]{escape(text)}[/dim]")
+
+    def preparing(self, done: int, total: int) -> None:
+        tenth = done * 10 // total
+        if tenth > self.counted or done == total:
+            self.counted = 0 if done == total else tenth
+            self._say({"prepared": done, "of": total}, f"[dim]  {done} of {total} images[/dim]")
+
+    def planned(self, run: RunDir, plan: Plan) -> None:
+        record = {
+            "run": str(run.root),
+            "trials": len(plan.trials),
+            "done": len(plan.done),
+            "concurrent": plan.concurrent,
+            "waves": plan.waves,
+            "device": plan.device,
+            "precision": plan.precision,
+            "estimated_seconds": round(plan.estimated_seconds),
+            "disk_needed_bytes": plan.disk_needed,
+            "steps_seconds": {arm.arm: round(arm.step_seconds, 4) for arm in plan.estimates},
+        }
+        gpus = f", {plan.gpus_per_fold:g} GPU" if plan.gpus_per_fold else ""
+        text = (
+            f"[bold]{escape(run.name)}[/bold]: {len(plan.todo)} of {len(plan.trials)} trials to train, "
+            f"{plan.concurrent} at once in {plan.waves} wave(s), each on {plan.cpus_per_fold} CPU{gpus} in "
+            f"{plan.precision}; about {duration(plan.estimated_seconds)} of training, "
+            f"{plan.disk_needed / 1e6:,.0f} MB on disk"
+        )
+        self._say({"plan": record}, text)
+
+    def training(self, run: RunDir) -> None:
+        self.started = time.time()
+        first = reader.read(run)
+        self.before = sum(trial.iteration for trial in first.trials)
+        self.shown = {(trial.name, b) for trial in first.trials for b in trial.budgets[: trial.reached]}
+        if self.out.is_terminal and not self.as_json:
+            self.live = Live(self._picture(first), console=self.out, auto_refresh=False)
+            self.live.start()
+        self.watching = threading.Thread(target=self._watch, args=(run,), daemon=True)
+        self.watching.start()
+
+    # results
+
+    def finished(self, run: RunDir, report: Path, done_before: int, trials: int) -> None:
+        note = f" (all {trials} trials were done before)" if done_before == trials else ""
+        self._say({"done": run.name, "report": str(report)}, f"[bold]Done[/bold]{note}. Report: {escape(str(report))}")
+
+    def written(self, report: Path) -> None:
+        self._say({"report": str(report)}, f"Report: {escape(str(report))}")
+
+    def prepared(self, prepared: Prepared) -> None:
+        record = {
+            "folder": str(prepared.folder),
+            "images": prepared.images,
+            "counts": prepared.counts,
+            "skipped": prepared.skipped,
+            "grouped": prepared.grouped,
+            "dataset_hash": prepared.dataset_hash,
+        }
+        counts = ", ".join(f"{count} {escape(name)}" for name, count in prepared.counts.items())
+        skipped = ", ".join(f"{count} {reason}" for reason, count in prepared.skipped.items()) or "none"
+        patients = "patients known" if prepared.grouped else "patients unknown"
+        text = f"{prepared.images} images ({counts}), {patients}; skipped: {skipped}\n{escape(str(prepared.folder))}"
+        self._say(record, text)
+
+    def status(self, found: Status) -> None:
+        if self.as_json:
+            print(json.dumps(found.to_json()), flush=True)
+            return
+        table = Table(box=None, pad_edge=False, title=f"{found.run}", title_justify="left", title_style="bold")
+        for name in ("trial", "state", "iteration", "budgets", "images/s", "trained"):
+            table.add_column(name, justify="left" if name in ("trial", "state") else "right")
+        for trial in found.trials:
+            table.add_row(*_cells(trial))
+        self.out.print(table)
+        self.out.print(", ".join(f"{found.count(s)} {s}" for s in get_args(State) if found.count(s)))
+
+    def error(self, error: CxrtlError) -> None:
+        self._end_live()
+        if self.as_json:
+            print(json.dumps({"error": type(error).__name__, "message": str(error)}), flush=True)
+        else:
+            self.err.print(f"[bold red]{type(error).__name__}[/bold red]: {escape(str(error))}", soft_wrap=True)
+
+    # inside
+
+    def _say(self, record: dict[str, Any], text: str) -> None:
+        if self.as_json:
+            print(json.dumps(record), flush=True)
+        else:
+            self.out.print(text, soft_wrap=True)
+            sys.stdout.flush()
+
+    def _end_live(self) -> None:
+        if self.live:
+            self.live.stop()
+            self.live = None
+
+    def _watch(self, run: RunDir) -> None:
+        while True:
+            last = self.stop.wait(REFRESH)
+            try:
+                found = reader.read(run)
+            except (CxrtlError, OSError):  # a file caught between two writes: the next look will do
+                found = None
+            if found and self.live:
+                self.live.update(self._picture(found), refresh=True)
+            elif found:
+                self._milestones(found)
+            if last:
+                return
+
+    def _milestones(self, found: Status) -> None:
+        for trial in found.trials:
+            for budget in trial.budgets[: trial.reached]:
+                if (trial.name, budget) in self.shown:
+                    continue
+                self.shown.add((trial.name, budget))
+                reached, of = sum(t.reached for t in found.trials), sum(len(t.budgets) for t in found.trials)
+                record = {
+                    "milestone": trial.name,
+                    "iterations": budget,
+                    "images_per_second": round(trial.images_per_second, 1),
+                    "reached": reached,
+                    "of": of,
+                    "eta_seconds": self._eta(found),
+                }
+                line = f"{escape(trial.name)} at {budget} iterations, {trial.images_per_second:.0f} img/s"
+                self._say(record, f"{line}; {reached} of {of} milestones, eta {duration(self._eta(found))}")
+
+    def _eta(self, found: Status) -> int | None:
+        total = sum(trial.budgets[-1] for trial in found.trials)
+        now = sum(trial.iteration for trial in found.trials)
+        if now <= self.before:
+            return None
+        return round((total - now) * (time.time() - self.started) / (now - self.before))
+
+    def _picture(self, found: Status) -> Table:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for trials in _by_arm(found.trials).values():
+            done, of = sum(trial.iteration for trial in trials), sum(trial.budgets[-1] for trial in trials)
+            folds = f"{sum(t.state == 'done' for t in trials)}/{len(trials)} folds"
+            budgets = f"{sum(t.reached for t in trials)}/{sum(len(t.budgets) for t in trials)} budgets"
+            bar = ProgressBar(total=of, completed=done, width=32)
+            table.add_row(Text(trials[0].arm), bar, folds, budgets)
+        speed = sum(trial.images_per_second for trial in found.trials if trial.state == "running")
+        spent = duration(time.time() - self.started)
+        table.add_row("", Text(f"{speed:.0f} img/s", style="bold"), spent, f"eta {duration(self._eta(found))}")
+        return table
+
+
+def _by_arm(trials: tuple[TrialStatus, ...]) -> dict[str, list[TrialStatus]]:
+    arms: dict[str, list[TrialStatus]] = {}
+    for trial in trials:
+        arms.setdefault(trial.arm, []).append(trial)
+    return arms
+
+
+def _cells(trial: TrialStatus) -> tuple[str, ...]:
+    seen = trial.iteration > 0
+    return (
+        escape(trial.name),
+        trial.state,
+        f"{trial.iteration} of {trial.budgets[-1]}",
+        f"{trial.reached} of {len(trial.budgets)}",
+        f"{trial.images_per_second:.1f}" if seen else "",
+        duration(trial.train_seconds) if seen else "",
+    )
+
+
+def duration(seconds: float | None) -> str:
+    """`90` → `1:30`; `?` where unknown."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

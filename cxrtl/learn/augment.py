@@ -1,0 +1,91 @@
+"""Random changes of training images: drawn for a whole pass at once, applied in one resampling an image.
+
+Every change keeps the axes, so each image's change is one scale and one offset an axis. In coordinates from -1 to 1,
+a point of the new image takes its value from `scale * point + offset` of the old.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cxrtl.config import Augment
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_ORDER, _CHANGES, _INIT, _STEP = range(4)  # what a stream of random numbers is for
+
+
+def stream(purpose: int, seed: int, fold: int, index: int) -> np.random.Generator:
+    """Independent random numbers for one purpose, fold and pass or iteration; the same on every machine."""
+    return np.random.default_rng(np.random.SeedSequence((purpose, seed, fold, index)))
+
+
+def torch_seed(seed: int, fold: int, iteration: int | None) -> int:
+    """Seed of torch's generator: for drawing new layers (None), or for the dropout of one iteration."""
+    purpose, index = (_INIT, 0) if iteration is None else (_STEP, iteration)
+    return int(stream(purpose, seed, fold, index).integers(2**63))
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over the training images: `order` `[N]`, and `[N, 2]` (x, y) scale and offset by place in the order."""
+
+    order: Tensor
+    scale: Tensor
+    offset: Tensor
+
+
+def draw_pass(augment: Augment, seed: int, fold: int, index: int, images: int) -> Pass:
+    """Order and changes of pass `index`, a function of (seed, fold, index) and the images' number alone.
+
+    Always draws the same numbers, so that recipes which differ in one switch share all the other changes.
+    """
+    order = stream(_ORDER, seed, fold, index).permutation(images)
+    u = stream(_CHANGES, seed, fold, index).random((images, 11))
+    signed = 2 * u - 1
+    scale, offset = np.ones((images, 2)), np.zeros((images, 2))
+
+    # The last change of the new image is the first to undo on the way to the old one.
+    shifted = u[:, 0] < augment.translate_probability
+    offset -= np.where(shifted[:, None], 2 * augment.translate * signed[:, 1:3], 0)  # a side is 2 long
+
+    cut = np.where(u[:, 3] < augment.crop_probability, augment.crop * u[:, 4], 0)[:, None]
+    scale, offset = scale * (1 - cut), offset * (1 - cut) + cut * signed[:, 5:7]
+
+    chances = (augment.flip_horizontal_probability, augment.flip_vertical_probability)
+    mirror = np.where(u[:, 7:9] < chances, -1.0, 1.0)
+    zoom = np.where(u[:, 9] < augment.scale_probability, 1 + augment.scale * signed[:, 10], 1)[:, None]
+    scale, offset = scale * mirror / zoom, offset * mirror / zoom
+    return Pass(
+        torch.from_numpy(order), torch.from_numpy(scale.astype(np.float32)), torch.from_numpy(offset.astype(np.float32))
+    )
+
+
+def resample(grey: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+    """Apply the changes: `[N, 1, H, W]` float → the same shape; bilinear, black outside the image."""
+    n, _, height, width = grey.shape
+    grid = torch.empty((n, height, width, 2), device=grey.device)  # filled directly: affine_grid multiplies matrices
+    for axis, length in ((0, width), (1, height)):
+        centres = (2 * torch.arange(length, device=grey.device) + 1) / length - 1
+        points = scale[:, axis, None] * centres + offset[:, axis, None]  # [N, length]
+        grid[..., axis] = points[:, None, :] if axis == 0 else points[:, :, None]
+    return functional.grid_sample(grey, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+class Normalise:
+    """uint8 pixels → network input: grey to three channels, ImageNet's mean and deviation, channels last."""
+
+    def __init__(self, device: torch.device) -> None:
+        mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+        self.factor, self.shift = 1 / (255 * std), -mean / std
+
+    def __call__(self, grey: Tensor) -> Tensor:
+        """`[N, 1, H, W]` float of 0 to 255 → `[N, 3, H, W]`, in one pass over memory."""
+        n, _, height, width = grey.shape
+        out = torch.empty((n, 3, height, width), device=grey.device, memory_format=torch.channels_last)
+        return torch.addcmul(self.shift, grey, self.factor, out=out)

@@ -1,0 +1,94 @@
+"""What a fold must remember to go on after a crash as if nothing had happened, and how it is saved."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from cxrtl import rundir
+from cxrtl.errors import DamagedError
+from cxrtl.records import Milestone
+
+
+@dataclass
+class State:
+    """Progress of one trial. Order, augmentation and dropout follow from (seed, fold, iteration): no generator's
+    state need be kept. `files` are the outputs so far with their sha256; `tries` counts starts."""
+
+    iteration: int = 0
+    train_seconds: float = 0.0
+    setup_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    tries: int = 0
+    milestones: list[Milestone] = field(default_factory=list)
+    curve: list[dict[str, float]] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+
+
+def tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Every number that training has changed, under flat names."""
+    flat = {f"model.{key}": value for key, value in model.state_dict().items()}
+    for index, slots in optimizer.state_dict()["state"].items():
+        flat |= {f"optimizer.{index}.{name}": value for name, value in slots.items() if isinstance(value, Tensor)}
+    return {key: value.detach().cpu().contiguous().clone() for key, value in flat.items()}
+
+
+def save(folder: Path, state: State, model: nn.Module, optimizer: Optimizer, run_hash: str) -> None:
+    """Write the state so that a crash at any point leaves this one or the one before, whole."""
+    name = f"state-{state.iteration}.safetensors"
+    blob = safetensors.torch.save(tensors(model, optimizer))
+    rundir.write_bytes(folder / name, blob)
+    record = {"run_hash": run_hash, "tensors": name, "sha256": rundir.sha256_file(folder / name), **asdict(state)}
+    rundir.write_json(folder / "state.json", record)
+    for old in folder.glob("state-*.safetensors"):
+        if old.name != name:
+            old.unlink(missing_ok=True)
+
+
+def load(folder: Path, run_hash: str, model: nn.Module, optimizer: Optimizer) -> State:
+    """The saved state, its tensors put into `model` and `optimizer`; a fresh one where none is usable.
+
+    A state of another experiment, a damaged one, or one whose outputs do not match their hashes is passed over: the
+    trial starts again, which costs time and changes nothing.
+    """
+    try:
+        record: dict[str, Any] = rundir.read_json(folder / "state.json")
+        if record.pop("run_hash") != run_hash:
+            return State()
+        outputs = {record.pop("tensors"): record.pop("sha256"), **record["files"]}
+        if any(rundir.sha256_file(folder / name) != digest for name, digest in outputs.items()):
+            return State()
+        flat = safetensors.torch.load_file(folder / next(iter(outputs)))
+        record["milestones"] = [Milestone(**item) for item in record["milestones"]]
+        state = State(**record)
+    except (DamagedError, OSError, KeyError, TypeError, safetensors.SafetensorError):
+        return State()
+    restore(flat, model, optimizer)
+    return state
+
+
+def restore(flat: dict[str, Tensor], model: nn.Module, optimizer: Optimizer) -> None:
+    model.load_state_dict({key[6:]: value for key, value in flat.items() if key.startswith("model.")})
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, value in flat.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            slots.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def clear(folder: Path) -> None:
+    """Remove the state of a finished trial."""
+    for path in (folder / "state.json", *folder.glob("state-*.safetensors")):
+        path.unlink(missing_ok=True)
+
+
+def model_bytes(model: nn.Module) -> bytes:
+    """The model's parameters and buffers as a safetensors file."""
+    flat = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    return safetensors.torch.save(flat)

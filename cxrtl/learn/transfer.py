@@ -1,0 +1,57 @@
+"""A recipe made ready to train: the model with its starting weights, and the optimizer with its two rates."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from cxrtl.config import Train
+from cxrtl.learn import backbones, weights
+from cxrtl.learn.augment import torch_seed
+
+
+def make_model(
+    train: Train, start: weights.Weights | None, classes: int, seed: int, fold: int, device: torch.device
+) -> nn.Module:
+    """The backbone with a new last layer drawn from (seed, fold), and its starting weights, if any, loaded."""
+    torch.manual_seed(torch_seed(seed, fold, None))
+    model = backbones.build(train.backbone, classes)
+    if start is not None:
+        weights.load(model, start, train.backbone, classes)
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def make_optimizer(train: Train, model: nn.Module, classes: int) -> Optimizer:
+    """Two groups: the pretrained layers at `rate`, the new layer at `rate × head_rate_factor`.
+
+    Each group keeps its full rate in `base`; a schedule scales from there. MATLAB's learn-rate factor multiplies the
+    rate of weights and biases alike, as here; its L2 term is added to the gradient, as SGD does with `weight_decay`.
+    """
+    head_keys = backbones.head_keys(train.backbone, classes)
+    body = [value for key, value in model.named_parameters() if key not in head_keys]
+    head = [value for key, value in model.named_parameters() if key in head_keys]
+    groups = [
+        {"params": body, "lr": train.rate, "base": train.rate},
+        {"params": head, "lr": train.rate * train.head_rate_factor, "base": train.rate * train.head_rate_factor},
+    ]
+    if train.optimizer == "adamw":
+        return AdamW(groups, betas=(train.momentum, 0.999), weight_decay=train.weight_decay)
+    return SGD(groups, momentum=train.momentum, weight_decay=train.weight_decay)
+
+
+def rate_share(train: Train, iteration: int) -> float:
+    """Share of the full rate at an iteration: 1, or half a cosine from 1 to 0 at the last budget (Loshchilov 2017)."""
+    if train.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * iteration / train.budgets[-1]))
+
+
+def class_weights(train: Train, targets: torch.Tensor, classes: int) -> torch.Tensor | None:
+    """Inverse class frequencies of the training images, with mean 1 over images; None unless asked for."""
+    if not train.class_weights:
+        return None
+    counts = torch.bincount(targets, minlength=classes).float()
+    return len(targets) / (classes * counts)

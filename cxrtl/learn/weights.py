@@ -1,0 +1,129 @@
+"""Pretrained weights: found, verified by sha256, loaded without pickle's code, fitted to a backbone."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from cxrtl.config import Train, expand
+from cxrtl.errors import WeightsError
+from cxrtl.learn import backbones
+from cxrtl.learn.vision import models
+
+IMAGENET = "IMAGENET1K_V1"  # the weights of the studies' time; torchvision's later recipes have other names
+_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth$")
+_SIDE_OUTPUTS = re.compile(r"^(aux\d|AuxLogits)\.")
+# DenseNet's files carry the layer names of an older torchvision: norm.1 for norm1
+_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|conv))\.([12]\..+)$")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A weights file, read and verified. `source` is `imagenet` or `file`; `file` is the file's name alone."""
+
+    source: str
+    file: str
+    sha256: str
+    content: bytes
+
+    def describe(self) -> dict[str, str]:
+        return {"source": self.source, "file": self.file, "sha256": self.sha256}
+
+
+def find(train: Train, *, download: bool = False) -> Weights | None:
+    """The weights that `train.init` asks for; None for `scratch`.
+
+    Raises:
+        WeightsError: the file is missing, cannot be read, or does not have the expected sha256.
+    """
+    if train.init == "scratch":
+        return None
+    if train.init == "imagenet":
+        source, path, prefix = "imagenet", *_imagenet_file(train.backbone, download)
+    else:
+        source, path, prefix = "file", expand(train.init.removeprefix("file:")), ""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"weights file {str(path)!r} cannot be read: {error.strerror}") from None
+    digest = hashlib.sha256(content).hexdigest()
+    if not digest.startswith(train.init_sha256 or prefix):
+        raise WeightsError(
+            f"weights file {str(path)!r} has sha256 {digest}, expected {train.init_sha256 or prefix + '…'}: "
+            "it was altered or cut short. Get it again."
+        )
+    return Weights(source, path.name, digest, content)
+
+
+def _imagenet_file(backbone: str, download: bool) -> tuple[Path, str]:
+    backbones.check_name(backbone)
+    choices = models.get_model_weights(backbone)
+    entry = choices[IMAGENET] if IMAGENET in choices.__members__ else choices.DEFAULT
+    name = str(entry.url).rsplit("/", 1)[-1]
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    match = _HASH_IN_NAME.search(name)
+    prefix = match[1] if match else ""
+    path = folder / name
+    if not path.exists():
+        if not download:
+            raise WeightsError(
+                f"ImageNet weights of {backbone!r} are missing: looked for {name} in {folder}. Either run again with "
+                f'--download, or copy the file there from another machine (or set train.init = "file:PATH").'
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(entry.url, str(path), hash_prefix=prefix, progress=False)
+        except (OSError, RuntimeError) as error:  # no network, or a wrong hash
+            raise WeightsError(f"ImageNet weights {name} could not be downloaded: {error}") from None
+    return path, prefix
+
+
+def load(model: nn.Module, weights: Weights, backbone: str, classes: int) -> None:
+    """Copy the weights into `model`; its last layer stays as it was drawn.
+
+    The file must hold every parameter but the last layer's, under torchvision's names, in the model's shapes.
+
+    Raises:
+        WeightsError: the file is no weights file, or its keys or shapes differ; the message lists them.
+    """
+    given = _read(weights)
+    head = backbones.head_keys(backbone, classes)
+    wanted = {key: value for key, value in model.state_dict().items() if key not in head}
+    given = {key: value for key, value in given.items() if key not in head and not _SIDE_OUTPUTS.match(key)}
+    missing = sorted(key for key in wanted.keys() - given.keys() if not key.endswith("num_batches_tracked"))
+    unexpected = sorted(given.keys() - wanted.keys())
+    shapes = [
+        f"{key} {list(given[key].shape)} for {list(wanted[key].shape)}"
+        for key in sorted(wanted.keys() & given.keys())
+        if given[key].shape != wanted[key].shape
+    ]
+    faults = [
+        f"{what} ({len(keys)}): {', '.join(keys[:6])}{' …' if len(keys) > 6 else ''}"
+        for what, keys in (("missing", missing), ("unexpected", unexpected), ("other shape", shapes))
+        if keys
+    ]
+    if faults:
+        raise WeightsError(f"weights file {weights.file!r} does not fit {backbone!r}: {'; '.join(faults)}")
+    model.load_state_dict(given, strict=False)
+
+
+def _read(weights: Weights) -> dict[str, Tensor]:
+    try:
+        if weights.file.endswith(".safetensors"):
+            state = safetensors.torch.load(weights.content)
+        else:
+            state = torch.load(io.BytesIO(weights.content), map_location="cpu", weights_only=True)
+    except Exception as error:  # both libraries raise many kinds for a damaged file
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise WeightsError(f"weights file {weights.file!r} is no .safetensors or .pth state dict: {reason}") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"weights file {weights.file!r} holds no flat state dict (name → tensor)")
+    return {_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}

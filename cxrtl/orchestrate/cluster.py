@@ -1,0 +1,64 @@
+"""The Ray instance a run uses: connecting, quieting, and what it has to offer."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+import ray.data
+
+from cxrtl.errors import PlanError
+
+
+@dataclass(frozen=True)
+class Node:
+    """What one machine offers to trials."""
+
+    cpus: float
+    gpus: float
+
+    def slots(self, cpus: float, gpus: float) -> int:
+        """Trials that fit at once."""
+        by_cpu = int(self.cpus / cpus + 1e-9)
+        return min(by_cpu, int(self.gpus / gpus + 1e-9)) if gpus else by_cpu
+
+
+@contextmanager
+def connect(address: str | None, verbose: bool) -> Iterator[list[Node]]:
+    """Join the cluster at `address` (or `RAY_ADDRESS`), or start Ray on this machine; leave it afterwards.
+
+    Raises:
+        PlanError: no cluster answers at the address.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    # Tune's own tables and files, and Ray's hints, are for other uses: our display and ledger take their place.
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING", "0")
+    if not verbose:
+        for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=verbose,
+            logging_level=logging.INFO if verbose else logging.ERROR,
+            include_dashboard=None if address != "local" else False,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise PlanError(f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}") from None
+    try:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = verbose
+        yield nodes()
+    finally:
+        ray.shutdown()
+
+
+def nodes() -> list[Node]:
+    alive = (node["Resources"] for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
+    return [Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for resources in alive]

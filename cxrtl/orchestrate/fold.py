@@ -1,0 +1,207 @@
+"""One trial: an arm on a fold, run by Ray Train inside a Tune trial's own, warm process."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import ray.data
+import ray.train
+import ray.train.torch
+import torch
+from ray import tune
+from ray.train import ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from cxrtl import rundir
+from cxrtl.config import Recipe
+from cxrtl.data import feed
+from cxrtl.learn import loop, state, transfer
+from cxrtl.learn.precision import Precision
+from cxrtl.learn.weights import Weights
+from cxrtl.orchestrate.board import Board
+from cxrtl.records import FoldResult, Milestone, Predictions, Trial
+
+HEARTBEAT = 1.0  # seconds between progress files
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that trials need besides images; travels once through the object store."""
+
+    run: rundir.RunDir
+    run_hash: str
+    recipes: dict[str, Recipe]
+    trials: dict[str, Trial]
+    weights: dict[str, Weights | None]  # by arm
+    precision: dict[str, Precision]  # by arm
+    seed: int
+    classes: tuple[str, str]
+    image_size: int
+    threads: int
+    gpus: float
+
+
+def fold_trial(config: dict[str, Any], parts: list[ray.data.Dataset], job: Job) -> None:
+    """The Tune trainable. A fault that another try cannot mend is reported, not raised: Tune would try it again."""
+    trial = job.trials[config["trial"]]
+    rest = [part for k, part in enumerate(parts) if k != trial.fold]
+    try:
+        TorchTrainer(
+            fold_loop,
+            train_loop_config={"job": job, "trial": trial},
+            scaling_config=ScalingConfig(num_workers=0, use_gpu=job.gpus > 0),
+            datasets={"train": rest[0].union(*rest[1:]), "test": parts[trial.fold]},  # blocks shared, not copied
+        ).fit()
+    except Exception as error:
+        tune.report({"broken": describe(error, job.run.trial(trial) / "error.txt")})
+    else:
+        tune.report({"broken": ""})
+
+
+def describe(error: Exception, path: Path) -> str:
+    """One line for the console; the traceback goes to `path`, whose folder is made where it is missing."""
+    line = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    line = f"{line} ({type(error).__name__})" if line else type(error).__name__
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except OSError as failed:  # a full disk, most likely the fault itself
+        return f"{line}. The traceback could not be written to {path}: {failed.strerror}"
+    return f"{line}. Traceback: {path}"
+
+
+def fold_loop(config: dict[str, Any]) -> None:
+    """What Ray Train runs, in this process or in a worker."""
+    started = time.time()
+    job: Job = config["job"]
+    torch.set_num_threads(job.threads)
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+    train, test = (feed.collect(ray.train.get_dataset_shard(name), job.image_size) for name in ("train", "test"))
+    FoldRun(job, config["trial"], train, test, ray.train.torch.get_device(), started).run()
+
+
+class FoldRun:
+    """A trial in progress: the loop's hooks, and what they write to the trial's folder."""
+
+    def __init__(
+        self, job: Job, trial: Trial, train: feed.Part, test: feed.Part, device: torch.device, started: float
+    ) -> None:
+        self.job, self.trial, self.test, self.device, self.started = job, trial, test, device, started
+        recipe = job.recipes[trial.arm]
+        budgets = recipe.train.model_copy(update={"budgets": trial.budgets})
+        precision, classes = job.precision[trial.arm], len(job.classes)
+        self.setting = loop.Setting(budgets, recipe.augment, job.seed, trial.fold, classes, precision, device)
+        self.folder = job.run.trial(trial)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.train_images, self.test_images = self._images(train), self._images(test)
+        self.model = transfer.make_model(recipe.train, job.weights[trial.arm], classes, job.seed, trial.fold, device)
+        self.optimizer = transfer.make_optimizer(recipe.train, self.model, classes)
+        self.state = state.load(self.folder, job.run_hash, self.model, self.optimizer)
+        self.state.tries += 1
+        self.wall_before, self.beat = self.state.wall_seconds, 0.0
+        self.board = Board(job.run, trial, recipe, resume_at=self.state.iteration)
+
+    def _images(self, part: feed.Part) -> loop.Images:
+        targets = torch.from_numpy(part.index["target"].to_numpy(dtype="int64").copy())
+        return loop.Images(torch.from_numpy(part.pixels).to(self.device), targets.to(self.device))
+
+    def run(self) -> None:
+        self.state.setup_seconds += time.time() - self.started
+        hooks = loop.Hooks(self.milestone, self.save, self.progress)
+        loop.fit(self.setting, self.train_images, self.model, self.optimizer, self.state, hooks)
+        self.finish()
+        self.board.close()
+
+    def milestone(self, at: state.State) -> None:
+        """Score the held-out fold, keep weights and predictions, save the state that vouches for them."""
+        started = time.time()
+        scores = loop.predict(self.setting, self.test_images, self.model)
+        targets = self.test_images.targets.cpu()
+        chosen = scores[torch.arange(len(targets)), targets].clamp_min(1e-12)
+        seconds = time.time() - started
+        hits = float((scores.argmax(1) == targets).double().mean())
+        reached = Milestone(at.iteration, at.train_seconds, seconds, float(-chosen.log().mean()), hits)
+        names = (f"predictions-{at.iteration}.parquet", f"weights-{at.iteration}.safetensors")
+        rundir.write_predictions(self.folder / names[0], self._predictions(at.iteration, scores))
+        rundir.write_bytes(self.folder / names[1], state.model_bytes(self.model))
+        at.files |= {name: rundir.sha256_file(self.folder / name) for name in names}
+        at.milestones.append(reached)
+        self.board.milestone(reached)
+        if at.iteration < self.trial.budgets[-1]:  # after the last, the result follows at once
+            self.save(at)
+        self.progress(at, force=True)
+
+    def _predictions(self, iterations: int, scores: torch.Tensor) -> Predictions:
+        frame = self.test.index[["image_id", "patient_id", "label"]].copy()
+        frame.insert(2, "fold", self.trial.fold)
+        frame.insert(3, "arm", self.trial.arm)
+        frame.insert(4, "iterations", iterations)
+        for column, name in enumerate(self.job.classes):
+            frame[f"score_{name}"] = scores[:, column].numpy()
+        return Predictions(pd.DataFrame(frame), self.job.classes)
+
+    def save(self, at: state.State) -> None:
+        at.wall_seconds = self.wall_before + time.time() - self.started
+        state.save(self.folder, at, self.model, self.optimizer, self.job.run_hash)
+
+    def progress(self, at: state.State, force: bool = False) -> None:
+        """Tell whoever watches the folder; at most once a second, for the disk's sake."""
+        self.board.curve(at.curve[-1:])
+        if not force and time.time() - self.beat < HEARTBEAT:
+            return
+        self.beat = time.time()
+        self._write_curve(at)
+        reached = [done.iterations for done in at.milestones]
+        rundir.write_json(
+            self.folder / "progress.json",
+            {
+                "iteration": at.iteration,
+                "images": at.iteration * self.setting.train.batch_size,
+                "train_seconds": round(at.train_seconds, 3),
+                "milestones": reached,
+                "updated": self.beat,
+                "process": f"{os.getpid()} on {os.uname().nodename}",
+            },
+        )
+
+    def _write_curve(self, at: state.State) -> None:
+        lines = "".join(json.dumps(line) + "\n" for line in at.curve)
+        rundir.write_bytes(self.folder / "curve.jsonl", lines.encode())
+
+    def finish(self) -> None:
+        """Write the result last: from then on the trial is done."""
+        at, last = self.state, self.trial.budgets[-1]
+        self._write_curve(at)
+        at.files["curve.jsonl"] = rundir.sha256_file(self.folder / "curve.jsonl")
+        result = FoldResult(
+            arm=self.trial.arm,
+            fold=self.trial.fold,
+            budgets=self.trial.budgets,
+            run_hash=self.job.run_hash,
+            train_images=len(self.train_images),
+            test_images=len(self.test_images),
+            milestones=tuple(at.milestones),
+            setup_seconds=at.setup_seconds,
+            wall_seconds=self.wall_before + time.time() - self.started,
+            images_per_second=last * self.setting.train.batch_size / at.train_seconds,
+            device=device_name(self.device),
+            precision=self.setting.precision,
+            threads=self.job.threads,
+            tries=at.tries,
+            files=at.files,
+        )
+        rundir.write_json(self.folder / "result.json", result.to_json())
+        state.clear(self.folder)
+        for name in ("progress.json", "error.txt"):
+            (self.folder / name).unlink(missing_ok=True)
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -1,0 +1,127 @@
+"""What makes a run this run: everything that decides its numbers, hashed; kept, and compared on every start."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import tomli_w
+
+from cxrtl import rundir
+from cxrtl.config import Experiment, Recipe
+from cxrtl.errors import ChangedError
+from cxrtl.learn.weights import Weights
+from cxrtl.records import Folds, Prepared
+from cxrtl.rundir import RunDir
+
+_NO_INFLUENCE = {"checkpoint_every", "init_sha256", "init"}  # `init` counts by its kind and the file's own sha256
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The kind of device that trains, and the number format by arm."""
+
+    device: str
+    precision: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """`decides` is everything, as nested names and values, that the user chose and that decides the numbers."""
+
+    decides: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls, experiment: Experiment, prepared: Prepared, folds: Folds, weights: dict[str, Weights | None]
+    ) -> Identity:
+        return cls(
+            {
+                "seed": experiment.seed,
+                "classes": list(prepared.classes),
+                "data": prepared.dataset_hash,
+                "folds": folds.hash,
+                "threads": experiment.resources.cpus_per_fold,
+                "arms": {recipe.name: _recipe(recipe, weights[recipe.name]) for recipe in experiment.recipes},
+            }
+        )
+
+    def run_hash(self, machine: Machine) -> str:
+        """sha256 over the identity and the machine's kind, which decides the last bits."""
+        return rundir.content_hash({**self.decides, "device": machine.device, "precision": dict(machine.precision)})
+
+
+def _recipe(recipe: Recipe, weights: Weights | None) -> dict[str, Any]:
+    train = recipe.train.model_dump(mode="json", exclude=_NO_INFLUENCE)
+    start = {"init": recipe.train.init.partition(":")[0], "weights_sha256": weights.sha256 if weights else ""}
+    return {"train": {**train, **start}, "augment": recipe.augment.model_dump(mode="json")}
+
+
+def check_unchanged(run: RunDir, identity: Identity) -> dict[str, Any] | None:
+    """What `experiment.resolved.json` holds, if the run was begun before.
+
+    Raises:
+        ChangedError: it was begun with something else; names both hashes and each difference.
+    """
+    if not run.path("experiment.resolved.json").exists():
+        return None
+    saved: dict[str, Any] = rundir.read_json(run.path("experiment.resolved.json"))
+    if saved["decides"] == identity.decides:
+        return saved
+    lines = [f"  {key}: {was!r} → {now!r}" for key, was, now in differences(saved["decides"], identity.decides)]
+    hashes = (rundir.content_hash(value)[:12] for value in (saved["decides"], identity.decides))
+    raise ChangedError(
+        f"run {run.name!r} was begun with another experiment ({next(hashes)}, now {next(hashes)}). Changed:\n"
+        + "\n".join(lines[:20])
+        + "\nGive the changed experiment another name, or undo the change to go on."
+    )
+
+
+def differences(was: Any, now: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    """(dotted key, old value, new value) wherever two nested values differ; "absent" stands for no value."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        names = dict.fromkeys(itertools.chain(was, now))
+        parts = (differences(was.get(n, "absent"), now.get(n, "absent"), f"{key}.{n}".lstrip(".")) for n in names)
+        return [item for part in parts for item in part]
+    return [] if was == now else [(key, was, now)]
+
+
+def write(
+    run: RunDir,
+    experiment: Experiment,
+    identity: Identity,
+    prepared: Prepared,
+    folds: Folds,
+    weights: dict[str, Weights | None],
+    machine: Machine,
+    command: str,
+) -> dict[str, Any]:
+    """Keep the experiment as given (`experiment.toml`) and with every knob filled in (`experiment.resolved.json`)."""
+    given = experiment.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    rundir.write_bytes(run.path("experiment.toml"), tomli_w.dumps(given).encode())
+    resolved = {
+        "run_hash": identity.run_hash(machine),
+        "decides": identity.decides,
+        "experiment": experiment.model_dump(mode="json"),
+        "recipes": [recipe.model_dump(mode="json") for recipe in experiment.recipes],
+        "dataset": {
+            "dataset_hash": prepared.dataset_hash,
+            "images": prepared.images,
+            "classes": list(prepared.classes),
+            "counts": prepared.counts,
+            "skipped": prepared.skipped,
+            "grouped": prepared.grouped,
+            "image_size": prepared.image_size,
+        },
+        "folds_hash": folds.hash,
+        "weights": {arm: found.describe() if found else None for arm, found in weights.items()},
+        "device": machine.device,
+        "precision": "/".join(sorted(set(machine.precision.values()))),
+        "precision_by_arm": dict(machine.precision),
+        "threads": experiment.resources.cpus_per_fold,
+        "command": command,
+    }
+    rundir.write_json(run.path("experiment.resolved.json"), resolved)
+    return resolved

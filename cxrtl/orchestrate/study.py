@@ -1,0 +1,258 @@
+"""A whole study: images to shards, folds, plan, trials, ledger. One call; calling it again goes on."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from cxrtl import rundir
+from cxrtl.config import Data, Experiment, expand
+from cxrtl.data import audit, feed, folds, manifest
+from cxrtl.data.ids import load_key
+from cxrtl.data.prepared import open_prepared, read_index
+from cxrtl.errors import ChangedError, PreparedError
+from cxrtl.learn import backbones, weights
+from cxrtl.learn.precision import Precision
+from cxrtl.orchestrate import cluster, environment, ledger, plan, sweep
+from cxrtl.orchestrate.fold import Job
+from cxrtl.records import Folds, Manifest, Plan, Prepared, Trial
+from cxrtl.rundir import RunDir
+
+
+class Watcher(Protocol):
+    """Whoever shows a study's progress."""
+
+    def stage(self, text: str) -> None: ...
+    def preparing(self, done: int, total: int) -> None: ...
+    def planned(self, run: RunDir, plan: Plan) -> None: ...
+    def training(self, run: RunDir) -> None: ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run, as opposed to what: nothing here changes a number."""
+
+    home: Path
+    command: str
+    address: str | None = None
+    download: bool = False
+    verbose: bool = False
+    plan_only: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where the run is, its images, and how many of its trials were `done_before` this call."""
+
+    run: RunDir
+    prepared: Prepared
+    done_before: int
+    trials: int
+
+
+@dataclass(frozen=True)
+class _Todo:
+    experiment: Experiment
+    trials: tuple[Trial, ...]
+    done: list[str]
+    prepared: Prepared
+    folds: Folds
+    starts: dict[str, weights.Weights | None]
+
+
+@dataclass
+class Session:
+    """One call of `run`: its Ray instance, begun when first needed, and its times in seconds."""
+
+    options: Options
+    stack: ExitStack
+    nodes: list[cluster.Node] = field(default_factory=list)
+    started: float = field(default_factory=time.time)
+    prepare_seconds: float = 0.0
+    launch_seconds: float = 0.0
+
+    def ray(self) -> list[cluster.Node]:
+        if not self.nodes:
+            self.nodes = self.stack.enter_context(cluster.connect(self.options.address, self.options.verbose))
+        return self.nodes
+
+
+def prepare(data: Data, home: Path, session: Session, watcher: Watcher) -> Prepared:
+    """The prepared set of these images, from `<home>/prepared` where it was made before.
+
+    Its folder is named by a hash of the source's paths, sizes, dates and labels: a changed source gets a new one.
+    """
+    from cxrtl.data.prepare import prepare as make  # Ray Data: not needed where the set is there
+
+    watcher.stage("reading labels")
+    listed = manifest.build(_expanded(data), load_key() if data.source != "phantom" else b"")
+    folder = home / "prepared" / f"{data.source}-{_fingerprint(data, listed)[:12]}"
+    try:
+        return open_prepared(folder)
+    except PreparedError:
+        pass  # not made yet, cut off or damaged: made again, keeping the shards that are whole
+    watcher.stage(f"preparing {len(listed.frame)} images at {data.image_size} px")
+    session.ray()
+    started = time.time()
+    prepared = make(listed, data, folder, on_progress=watcher.preparing)
+    session.prepare_seconds = time.time() - started
+    return prepared
+
+
+def _expanded(data: Data) -> Data:
+    return data.model_copy(update={"path": str(expand(data.path))}) if data.path else data
+
+
+def _fingerprint(data: Data, listed: Manifest) -> str:
+    stats = []
+    for path in listed.frame["path"]:
+        try:
+            found = Path(path).stat()
+            stats.append((found.st_size, found.st_mtime_ns))
+        except OSError:  # missing, or drawn rather than read: preparing decides
+            stats.append((0, 0))
+    columns = listed.frame.astype(str).to_dict(orient="list")
+    return rundir.content_hash([data.image_size, list(listed.classes), columns, stats])
+
+
+def ensure_folds(run: RunDir, experiment: Experiment, prepared: Prepared) -> Folds:
+    """The run's folds: decided once, saved, checked against the images and for leaks on every start.
+
+    Raises:
+        StaleFoldsError, LeakageError, FoldsError: see `data.folds` and `data.audit`.
+    """
+    index, path = read_index(prepared), run.path("folds.parquet")
+    given = experiment.folds.file
+    if path.exists():
+        made = folds.read_folds(path)
+    else:
+        made = folds.read_folds(expand(given)) if given else folds.make_folds(index, prepared, experiment.folds)
+    folds.check_current(made, index, prepared)
+    certificate = audit.audit(made, prepared.classes[1])
+    rundir.write_json(run.path("leakage.json"), certificate)
+    audit.require_clean(certificate)
+    if not path.exists():
+        folds.write_folds(path, made)
+    return made
+
+
+def run(experiment: Experiment, options: Options, watcher: Watcher) -> Outcome:
+    """Do what the run's ledger lacks.
+
+    Raises:
+        CxrtlError: whatever `errors` draws; what is finished is kept.
+    """
+    folder = RunDir(options.home / "runs" / experiment.name)
+    for recipe in experiment.recipes:
+        backbones.check_name(recipe.train.backbone)
+    starts = _find_weights(experiment, options.download)
+    with folder.lock(), ExitStack() as stack:
+        session = Session(options, stack)
+        prepared = prepare(experiment.data, options.home, session, watcher)
+        made = ensure_folds(folder, experiment, prepared)
+        identity = ledger.Identity.of(experiment, prepared, made, starts)
+        saved = ledger.check_unchanged(folder, identity)
+        trials = plan.trials(experiment, made.k)
+        done = [trial.name for trial in trials if saved and folder.result(trial, saved["run_hash"])]
+        if len(done) < len(trials):
+            todo = _Todo(experiment, trials, done, prepared, made, starts)
+            _go_on(folder, todo, identity, saved, session, watcher)
+        elif options.plan_only:
+            watcher.stage(f"all {len(trials)} trials are done: nothing to plan")
+    return Outcome(folder, prepared, len(done), len(trials))
+
+
+def _go_on(
+    folder: RunDir,
+    todo: _Todo,
+    identity: ledger.Identity,
+    saved: dict[str, Any] | None,
+    session: Session,
+    watcher: Watcher,
+) -> None:
+    experiment, options = todo.experiment, session.options
+    nodes = session.ray()
+    plan.slots(experiment.resources, nodes)  # refuse before timing what could never start
+    watcher.stage("timing a few steps")
+    open_arms = {trial.arm for trial in todo.trials if trial.name not in todo.done}
+    recipes = [recipe for recipe in experiment.recipes if recipe.name in open_arms]
+    gpus = plan.gpus_per_fold(experiment.resources, nodes)
+    probes = plan.probe(recipes, todo.starts, experiment, gpus)
+    drawn = plan.make(experiment, todo.trials, todo.done, nodes, probes, folder.root)
+    watcher.planned(folder, drawn)
+    if options.plan_only:
+        return
+    precision = {name: found.precision for name, found in probes.items()}
+    if saved:
+        _check_machine(folder, saved, drawn.device, precision)
+    else:
+        machine = ledger.Machine(drawn.device, precision)
+        saved = ledger.write(
+            folder, experiment, identity, todo.prepared, todo.folds, todo.starts, machine, options.command
+        )
+    rundir.write_json(folder.path("plan.json"), asdict(drawn))
+    gpu = next(iter(probes.values())).gpu
+    rundir.write_json(folder.path("environment.json"), environment.describe(gpu))
+    watcher.training(folder)
+    parts = feed.fold_datasets(todo.prepared, todo.folds)
+    job = Job(
+        run=folder,
+        run_hash=saved["run_hash"],
+        recipes={recipe.name: recipe for recipe in recipes},
+        trials={trial.name: trial for trial in todo.trials},
+        weights=todo.starts,
+        precision=precision,
+        seed=experiment.seed,
+        classes=todo.prepared.classes,
+        image_size=todo.prepared.image_size,
+        threads=experiment.resources.cpus_per_fold,
+        gpus=gpus,
+    )
+    session.launch_seconds = time.time() - session.started - session.prepare_seconds
+    try:
+        sweep.run(job, drawn, parts, options.verbose)
+    finally:
+        _record(folder, todo, session, saved["run_hash"])
+
+
+def _record(folder: RunDir, todo: _Todo, session: Session, run_hash: str) -> None:
+    """Add this session to `sessions.json`. `launch_seconds` is all before the trials but preparing."""
+    path = folder.path("sessions.json")
+    earlier = rundir.read_json(path) if path.exists() else []
+    done = sum(folder.result(trial, run_hash) is not None for trial in todo.trials)
+    entry = {
+        "started": datetime.fromtimestamp(session.started, UTC).isoformat(timespec="seconds"),
+        "prepare_seconds": round(session.prepare_seconds, 2),
+        "launch_seconds": round(session.launch_seconds, 2),
+        "wall_seconds": round(time.time() - session.started, 2),
+        "trials_done": done - len(todo.done),
+    }
+    rundir.write_json(path, [*earlier, entry])
+
+
+def _find_weights(experiment: Experiment, download: bool) -> dict[str, weights.Weights | None]:
+    """By arm; arms that start from one file share one copy."""
+    found: dict[tuple[str, str, str], weights.Weights | None] = {}
+    out = {}
+    for recipe in experiment.recipes:
+        train = recipe.train
+        key = (train.init, train.init_sha256, train.backbone if train.init == "imagenet" else "")
+        if key not in found:
+            found[key] = weights.find(train, download=download)
+        out[recipe.name] = found[key]
+    return out
+
+
+def _check_machine(run: RunDir, saved: dict[str, object], device: str, precision: dict[str, Precision]) -> None:
+    was = saved["precision_by_arm"]
+    assert isinstance(was, dict)
+    now = {arm: precision.get(arm, kept) for arm, kept in was.items()}
+    if (saved["device"], was) != (device, now):
+        raise ChangedError(
+            f"run {run.name!r} was begun on {saved['device']} with {was}; here it would go on on {device} with {now}, "
+            "and folds would differ. Go on on the first kind of machine, set train.precision, or give a new name."
+        )

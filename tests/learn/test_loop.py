@@ -1,0 +1,163 @@
+"""The loop's guarantees: the same bits however a run is cut, and one clock that counts training alone."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cxrtl.config import Augment, Train
+from cxrtl.errors import TrialError
+from cxrtl.learn import loop, state, transfer
+from cxrtl.learn.precision import Precision
+
+CPU = torch.device("cpu")
+
+
+def images(count: int = 30, size: int = 32, seed: int = 0) -> loop.Images:
+    rng = np.random.default_rng(seed)
+    pixels = torch.from_numpy(rng.integers(0, 255, (count, 1, size, size), dtype=np.uint8))
+    return loop.Images(pixels, torch.arange(count) % 2)
+
+
+class Run:
+    """A trial without Ray: collects scores at budgets, and saves where it is told to."""
+
+    def __init__(self, train: Train, precision: Precision = "fp32", fold: int = 0, folder: Path | None = None) -> None:
+        self.setting = loop.Setting(train, Augment(), 0, fold, 2, precision, CPU)
+        self.model = transfer.make_model(train, None, 2, 0, fold, CPU)
+        self.optimizer = transfer.make_optimizer(train, self.model, 2)
+        self.folder, self.scores, self.stop_at = folder, {}, 0
+        self.state = state.load(folder, "hash", self.model, self.optimizer) if folder else state.State()
+        self.held_out = images(11, seed=1)
+
+    def milestone(self, at: state.State) -> None:
+        self.scores[at.iteration] = loop.predict(self.setting, self.held_out, self.model)
+
+    def save(self, at: state.State) -> None:
+        if self.folder:
+            state.save(self.folder, at, self.model, self.optimizer, "hash")
+        if at.iteration == self.stop_at:
+            raise KeyboardInterrupt
+
+    def fit(self) -> Run:
+        hooks = loop.Hooks(self.milestone, self.save, lambda _: None)
+        loop.fit(self.setting, images(), self.model, self.optimizer, self.state, hooks)
+        return self
+
+
+def recipe(*budgets: int, **knobs: object) -> Train:
+    defaults = {
+        "backbone": "mobilenet_v3_small",
+        "init": "scratch",
+        "batch_size": 4,
+        "rate": 1e-3,
+    }  # has dropout and BatchNorm
+    return Train.model_validate({**defaults, "budgets": budgets, **knobs})
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_budget_on_the_way_equals_a_run_of_that_length(precision: Precision) -> None:
+    alone = Run(recipe(50), precision).fit().scores[50]
+    on_the_way = Run(recipe(50, 100), precision).fit().scores
+    assert torch.equal(alone, on_the_way[50])
+    assert not torch.equal(on_the_way[50], on_the_way[100])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("cut", [7, 14])
+def test_resumed_run_equals_undisturbed_run(tmp_path: Path, optimizer: str, cut: int) -> None:
+    train = recipe(21, optimizer=optimizer, checkpoint_every=7, schedule="cosine", class_weights=True)
+    whole = Run(train).fit()
+    first = Run(train, folder=tmp_path)
+    first.stop_at = cut
+    with pytest.raises(KeyboardInterrupt):
+        first.fit()
+    second = Run(train, folder=tmp_path)
+    assert second.state.iteration == cut
+    second.fit()
+    assert torch.equal(whole.scores[21], second.scores[21])
+    assert [line["loss"] for line in whole.state.curve] == [line["loss"] for line in second.state.curve]
+
+
+def test_folds_and_seeds_differ() -> None:
+    assert not torch.equal(Run(recipe(5)).fit().scores[5], Run(recipe(5), fold=1).fit().scores[5])
+
+
+def test_predicting_draws_no_random_numbers_and_keeps_batchnorm() -> None:
+    run = Run(recipe(1, backbone="resnet18"))
+    before, generator = state.model_bytes(run.model), torch.get_rng_state()
+    loop.predict(run.setting, run.held_out, run.model)
+    assert state.model_bytes(run.model) == before
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert run.model.training
+
+
+def test_scores_are_probabilities_whatever_the_batch() -> None:
+    run = Run(recipe(1))
+    scores = loop.predict(run.setting, images(loop.EVALUATION_BATCH + 3), run.model)
+    assert scores.dtype == torch.float64 and scores.shape == (loop.EVALUATION_BATCH + 3, 2)
+    assert torch.allclose(scores.sum(1), torch.ones(len(scores), dtype=torch.float64))
+
+
+def test_clock_leaves_out_what_happens_between_steps() -> None:
+    run = Run(recipe(3, 6))
+    milestone = run.milestone
+    run.milestone = lambda at: (milestone(at), time.sleep(1))[0]  # type: ignore[assignment, func-returns-value]
+    started = time.perf_counter()
+    run.fit()
+    assert run.state.train_seconds <= time.perf_counter() - started - 2  # two milestones slept
+
+
+def test_diverged_training_is_an_error_that_names_the_rate() -> None:
+    with pytest.raises(TrialError, match=r"diverged.*train\.rate \(now 10"):
+        Run(recipe(40, rate=10, head_rate_factor=1000, backbone="resnet18")).fit()
+
+
+def test_batch_larger_than_the_training_folds_is_an_error() -> None:
+    with pytest.raises(TrialError, match=r"batch_size = 31 exceeds the 30 training images"):
+        Run(recipe(2, batch_size=31)).fit()
+
+
+def test_first_step_of_sgd_follows_the_two_rates() -> None:
+    train = recipe(1, head_rate_factor=10, weight_decay=0.01)
+    run = Run(train)
+    before = {key: value.clone() for key, value in run.model.named_parameters()}
+    run.fit()
+    for key, value in run.model.named_parameters():
+        rate = 1e-3 * (10 if key.startswith("classifier.3") else 1)
+        assert value.grad is not None
+        assert torch.allclose(value, before[key] - rate * (value.grad + 0.01 * before[key]), atol=1e-7), key
+
+
+def test_cosine_rate_falls_from_full_to_nothing() -> None:
+    train = recipe(100, schedule="cosine")
+    shares = [transfer.rate_share(train, iteration) for iteration in (0, 50, 100)]
+    assert shares == pytest.approx([1, 0.5, 0])
+
+
+def test_class_weights_agree_with_scikit_learn() -> None:
+    from sklearn.utils.class_weight import compute_class_weight
+
+    targets = np.array([0] * 7 + [1] * 3)
+    wanted = compute_class_weight("balanced", classes=np.array([0, 1]), y=targets)
+    found = transfer.class_weights(recipe(1, class_weights=True), torch.from_numpy(targets), 2)
+    assert found is not None and found.numpy() == pytest.approx(wanted)
+    assert transfer.class_weights(recipe(1), torch.from_numpy(targets), 2) is None
+
+
+def test_every_image_is_seen_at_most_once_a_pass() -> None:
+    batches = loop.Batches(Run(recipe(1, batch_size=7)).setting, 30)
+    for index in range(3):
+        seen = torch.cat([batches[index * 4 + place][0] for place in range(4)])
+        assert len(seen) == 28 == len(set(seen.tolist()))
+
+
+def test_curve_tells_the_iterations_means() -> None:
+    curve = Run(recipe(12)).fit().state.curve
+    assert [line["iteration"] for line in curve] == [5, 10, 12]
+    assert all(math.isfinite(line["loss"]) and 0 <= line["accuracy"] <= 1 for line in curve)
