@@ -72,7 +72,7 @@ class Folds(Table):
     """How images are divided for cross-validation."""
 
     k: int = Field(10, ge=2, le=1000, description="number of folds")
-    seed: int = Field(0, ge=0, description="seed of the division")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of the division")
     ungrouped: bool = Field(
         False, description="allow folds that ignore patients, where patients are unknown; the report is stamped"
     )
@@ -231,7 +231,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"experiment file {str(path)!r} is not valid TOML: {error}") from None
     for override in overrides:
-        _apply(raw, override)
+        apply(raw, override)
     return parse(raw, where=str(path))
 
 
@@ -270,7 +270,7 @@ def _faults(error: ValidationError) -> list[str]:
     return faults
 
 
-def _apply(raw: dict[str, Any], override: str) -> None:
+def apply(raw: dict[str, Any], override: str) -> None:
     key, sign, text = override.partition("=")
     if not sign or not key.strip():
         raise ConfigError(f"--set {override!r}: write KEY=VALUE, such as train.rate=1e-3")

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ import pyarrow.parquet as pq
 
 from cxrtl.errors import DamagedError, LockedError, RunError
 from cxrtl.records import FoldResult, Predictions, Trial
+
+LOCK_TRIES = 10
 
 
 def sha256_file(path: Path) -> str:
@@ -156,15 +159,28 @@ class RunDir:
         except OSError as error:
             raise RunError(f"run folder {self.root} cannot be written: {error.strerror}") from None
         with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            for attempt in range(LOCK_TRIES):
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:  # held by a run, or for an instant by somebody looking at its status
+                    time.sleep(0.1 if attempt < LOCK_TRIES - 1 else 0)
+            else:
                 file.seek(0)
                 owner = file.read() or "?"
-                raise LockedError(
-                    f"run {self.name!r} is being written by process {owner}: wait for it or stop it"
-                ) from None
+                raise LockedError(f"run {self.name!r} is being written by process {owner}: wait for it or stop it")
             file.truncate(0)
             file.write(f"{os.getpid()} on {os.uname().nodename}")
             file.flush()
             yield
+
+    def locked(self) -> bool:
+        """Whether a living process holds the run."""
+        try:
+            with self.path("lock").open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            return False
+        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ import ray
 import ray.data
 
 from cxrtl.errors import PlanError
+
+ANSWER_WITHIN = 10.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ def connect(address: str | None, verbose: bool) -> Iterator[list[Node]]:
         PlanError: no cluster answers at the address.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    _require_answer(address)
     # Tune's own tables and files, and Ray's hints, are for other uses: our display and ledger take their place.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -57,6 +61,20 @@ def connect(address: str | None, verbose: bool) -> Iterator[list[Node]]:
         yield nodes()
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Ray itself would try for ever."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_WITHIN).close()
+    except OSError as error:
+        raise PlanError(
+            f"no Ray cluster answers at {address!r} ({error.strerror or error}). Start one with `ray start --head`, or "
+            "leave --address and RAY_ADDRESS out to have Ray started here."
+        ) from None
 
 
 def nodes() -> list[Node]:

@@ -51,13 +51,14 @@ class Job:
 def fold_trial(config: dict[str, Any], parts: list[ray.data.Dataset], job: Job) -> None:
     """The Tune trainable. A fault that another try cannot mend is reported, not raised: Tune would try it again."""
     trial = job.trials[config["trial"]]
-    rest = [part for k, part in enumerate(parts) if k != trial.fold]
+    first, *rest = [part for k, part in enumerate(parts) if k != trial.fold]
     try:
         TorchTrainer(
             fold_loop,
             train_loop_config={"job": job, "trial": trial},
             scaling_config=ScalingConfig(num_workers=0, use_gpu=job.gpus > 0),
-            datasets={"train": rest[0].union(*rest[1:]), "test": parts[trial.fold]},  # blocks shared, not copied
+            # blocks are shared, not copied; Ray Data has no union of one
+            datasets={"train": first.union(*rest) if rest else first, "test": parts[trial.fold]},
         ).fit()
     except Exception as error:
         tune.report({"broken": describe(error, job.run.trial(trial) / "error.txt")})

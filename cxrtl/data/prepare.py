@@ -1,0 +1,212 @@
+"""Manifest to Parquet shards, through Ray Data: one task decodes one slice and writes its own shard.
+
+<out>/
+  shards/part-00000.parquet, .json …    see `shards`
+  skipped.parquet                       image_id, reason
+  private/identities.parquet            image_id, path: for the researcher on this machine; mode 0600 in a 0700 folder
+  dataset.json                          written last: its presence means that the set is whole
+
+Only content hashes and reason codes come back to the driver, so memory stays flat however large the set.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray.data
+from ray.exceptions import RayError
+
+from cxrtl import rundir
+from cxrtl.config import Data
+from cxrtl.data.prepared import DATASET, open_prepared, read_index, shard_paths, write_description
+from cxrtl.data.shards import Layout, Shard, extra_types, make_shard, shard_name, slices
+from cxrtl.errors import ManifestError, PreparedError, SkippedError
+from cxrtl.records import Manifest, Prepared
+
+__all__ = ["open_prepared", "prepare", "read_index", "shard_paths"]
+
+Progress = Callable[[int, int], None]
+_REPORT = "This is a fault in cxrtl or a lack of memory; finished shards are kept"
+
+
+def prepare(manifest: Manifest, data: Data, out: Path, *, on_progress: Progress | None = None) -> Prepared:
+    """Decode every image of `manifest` into `out`, which all machines of the cluster must see; Ray must be running.
+
+    Files that cannot be used become rows of `skipped.parquet`. After a crash the same call does only what is missing
+    and gives the same bytes. `on_progress(done, total)` is called as slices complete, in images.
+
+    Raises:
+        SkippedError: more unusable files than `data.max_skipped`, or none left of a class.
+        PreparedError: `out` cannot be written, or a worker died.
+        RunError: `out` cannot be made; LockedError, another process prepares into it.
+    """
+    out = Path(out).absolute()
+    if manifest.frame.empty:
+        raise ManifestError("there is not one image to prepare")
+    with rundir.RunDir(out).lock():
+        try:
+            shards = _make_shards(manifest, data.image_size, out, on_progress)
+            _write_identities(manifest, out)
+            _write_skipped(shards, out)
+        except OSError as error:
+            raise _cannot_write(out, error.strerror) from None
+        prepared = _describe(manifest, data.image_size, out, shards)
+        _refuse_skipped(manifest, prepared, data.max_skipped)
+        write_description(prepared, shards)
+    return prepared
+
+
+def _make_shards(manifest: Manifest, size: int, out: Path, on_progress: Progress | None) -> list[Shard]:
+    folder = out / "shards"
+    folder.mkdir(exist_ok=True)
+    (out / DATASET).unlink(missing_ok=True)
+    pieces = slices(manifest)
+    _remove_others(folder, len(pieces))
+    layout = Layout(str(folder), size, manifest.classes, extra_types(manifest))
+    shards: dict[int, Shard] = {}
+    done, total = 0, len(manifest.frame)
+    for number, shard in _stream(pieces, layout):
+        shards[number] = shard
+        done += len(shard.hashes)
+        if on_progress:
+            on_progress(done, total)
+    absent = [shard.file for shard in shards.values() if not (folder / shard.file).is_file()]
+    if absent:
+        raise PreparedError(
+            f"{len(absent)} shard(s) were written on another machine and are not in {folder}: let `out` be a folder "
+            "that all machines of the cluster share"
+        )
+    return [shards[number] for number in range(len(pieces))]
+
+
+def _remove_others(folder: Path, count: int) -> None:
+    """Shards of an earlier, longer manifest, and parts that a killed worker left behind."""
+    wanted = {Path(shard_name(number)).stem for number in range(count)}
+    for path in [*folder.glob("part-*.parquet"), *folder.glob("part-*.json"), *folder.glob(".part-*.part")]:
+        if path.is_file() and path.stem not in wanted:
+            path.unlink()
+
+
+def _stream(pieces: list[str], layout: Layout) -> Iterator[tuple[int, Shard]]:
+    """Run `make_shard` on every slice, as CPUs come free; yields in the order of completion."""
+    items = [{"number": number, "piece": piece} for number, piece in enumerate(pieces)]
+    with _quiet_ray_data():
+        rows = ray.data.from_items(items, override_num_blocks=len(items))
+        made = rows.map(partial(_task, layout=layout), num_cpus=1)
+        try:
+            for row in made.iter_rows():
+                if row["write_fault"]:
+                    raise _cannot_write(Path(layout.folder), row["write_fault"], shard_name(row["number"]))
+                if row["fault"]:
+                    raise PreparedError(f"{shard_name(row['number'])} could not be made: {row['fault']}. {_REPORT}")
+                yield row["number"], Shard(**json.loads(row["shard"]))
+        except RayError as error:
+            raise PreparedError(
+                f"a worker that decodes images failed ({type(error).__name__}): out of memory or a lost machine? Run "
+                "the same command again; finished shards are kept."
+            ) from None
+
+
+def _task(row: dict[str, Any], layout: Layout) -> dict[str, Any]:
+    """One slice in a Ray worker. Faults come back as text: Ray would log a raised one, with the slice's paths."""
+    shard = write_fault = fault = ""
+    try:
+        shard = json.dumps(asdict(make_shard(row["number"], row["piece"], layout)))
+    except OSError as error:
+        write_fault = os.strerror(error.errno) if error.errno else type(error).__name__
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        fault = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
+    return {"number": row["number"], "shard": shard, "write_fault": write_fault, "fault": fault}
+
+
+@contextmanager
+def _quiet_ray_data() -> Iterator[None]:
+    """No progress bars, execution plans or warnings on the console."""
+    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
+    bars, announce, level = context.enable_progress_bars, context.print_on_execution_start, logger.level
+    context.enable_progress_bars = context.print_on_execution_start = False
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        context.enable_progress_bars, context.print_on_execution_start = bars, announce
+        logger.setLevel(level)
+
+
+def _write_identities(manifest: Manifest, out: Path) -> None:
+    private = out / "private"
+    private.mkdir(mode=0o700, exist_ok=True)
+    private.chmod(0o700)
+    # a file name that is not UTF-8 cannot stand in Parquet: its odd bytes are written as \udcNN
+    paths = [path.encode("utf-8", "backslashreplace").decode() for path in manifest.frame["path"]]
+    table = pa.table({"image_id": pa.array(manifest.frame["image_id"], pa.string()), "path": pa.array(paths)})
+
+    def write(part: Path) -> None:
+        part.touch(mode=0o600)
+        pq.write_table(table, part)
+
+    rundir.write_atomic(private / "identities.parquet", write)
+
+
+def _write_skipped(shards: list[Shard], out: Path) -> None:
+    skipped = [row for shard in shards for row in shard.skipped]
+    columns = {"image_id": [image for image, _ in skipped], "reason": [reason for _, reason in skipped]}
+    schema = pa.schema([("image_id", pa.string()), ("reason", pa.string())])
+    rundir.write_table(out / "skipped.parquet", pa.table(columns, schema=schema))
+
+
+def _describe(manifest: Manifest, size: int, out: Path, shards: list[Shard]) -> Prepared:
+    hashes = [digest for shard in shards for digest in shard.hashes]
+    frame = manifest.frame[["patient_id", "label"]].assign(content_hash=pd.array(hashes, dtype="string"))
+    frame = frame.dropna(subset="content_hash")
+    groups = frame["patient_id"].factorize()[0]  # numbered by first appearance: no identifier enters the hash
+    rows = list(zip(frame["content_hash"], frame["label"], groups.tolist(), strict=True))
+    counts = frame["label"].value_counts()
+    return Prepared(
+        folder=out,
+        classes=manifest.classes,
+        image_size=size,
+        images=len(frame),
+        grouped=bool((manifest.frame["patient_id"] != "").all()),
+        dataset_hash=rundir.content_hash([size, manifest.classes, rows]),
+        skipped=dict(sorted(Counter(reason for shard in shards for _, reason in shard.skipped).items())),
+        counts={name: int(counts.get(name, 0)) for name in manifest.classes},
+    )
+
+
+def _refuse_skipped(manifest: Manifest, prepared: Prepared, max_skipped: float) -> None:
+    skipped, total = sum(prepared.skipped.values()), len(manifest.frame)
+    reasons = ", ".join(f"{reason} {count}" for reason, count in prepared.skipped.items())
+    where = (
+        f"{prepared.folder / 'skipped.parquet'} lists them by id, {prepared.folder / 'private/identities.parquet'} has "
+        "their paths"
+    )
+    if skipped > max_skipped * total:
+        raise SkippedError(
+            f"{skipped} of {total} files cannot be used ({reasons}), more than data.max_skipped = {max_skipped:g} "
+            f"allows: mend or remove them, or raise max_skipped. {where}."
+        )
+    empty = [name for name, count in prepared.counts.items() if not count]
+    if empty:
+        raise SkippedError(f"no usable image is left of {empty} ({reasons}): mend the files. {where}.")
+
+
+def _cannot_write(place: Path, reason: str | None, name: str = "the prepared set") -> PreparedError:
+    return PreparedError(
+        f"{name} could not be written in {place}: {reason or 'unknown reason'}. Make room there or choose another "
+        "folder, then run the same command again; finished shards are kept."
+    )

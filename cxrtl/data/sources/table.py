@@ -1,0 +1,136 @@
+"""A label table, CSV or Parquet: one row an image, with its path, class and, where known, patient and study."""
+
+from __future__ import annotations
+
+import posixpath
+import warnings
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cxrtl.config import Data, expand
+from cxrtl.data.sources.common import Rows, locate, to_manifest
+from cxrtl.errors import ManifestError
+from cxrtl.records import Manifest
+
+
+def build(data: Data, key: bytes) -> Manifest:
+    """Read the table in its own order. Image paths are relative to the table's folder.
+
+    Identifiers and labels are text, never numbers: patient 0012 stays 0012, and blanks at either end are dropped. A
+    blank patient or study is unknown. Further columns are kept, CSV's as text and Parquet's numbers as numbers,
+    unless they bear a name that cxrtl itself uses.
+
+    Raises:
+        ManifestError: the table cannot be read, lacks a column, or holds blank labels or paths, paths that leave its
+            folder, an image twice, patients known only in part, or not exactly two classes.
+    """
+    path = expand(data.path)
+    table = _read(path, data.path)
+    _require(table, [data.image_column, data.label_column], data.path)
+    images = _paths(_text(table, data.image_column), data)
+    labels = _text(table, data.label_column)
+    _refuse_blank(labels, data.label_column, "give each image its class or take the rows out")
+    used = {data.image_column, data.label_column, data.patient_column, data.study_column}
+    root = path.parent.resolve()
+    rows = Rows(
+        images=images,
+        labels=labels,
+        paths=[locate(root, image) for image in images],
+        patients=_optional(table, data.patient_column),
+        studies=_optional(table, data.study_column),
+        extras={name: _extra(table[name]) for name in table.column_names if name not in used},
+    )
+    return to_manifest(rows, key, data.positive)
+
+
+def _read(path: Path, typed: str) -> pa.Table:
+    """The table, as text where it is CSV. No message quotes the table's contents."""
+    if not path.is_file():
+        raise ManifestError(f"data.path = {typed!r} is no file: give a label table (.csv, .csv.gz, .parquet)")
+    name = path.name.lower()
+    if not name.endswith((".csv", ".csv.gz", ".parquet")):
+        raise ManifestError(f"data.path = {typed!r} is no .csv, .csv.gz or .parquet file")
+    try:
+        table = pq.read_table(path) if name.endswith(".parquet") else _read_csv(path)
+    except (OSError, EOFError, ValueError, zlib.error, pa.ArrowException, pd.errors.ParserWarning) as error:
+        raise ManifestError(f"label table {typed!r} cannot be read ({_reason(error)})") from None
+    if len(set(table.column_names)) != table.num_columns:
+        raise ManifestError(f"label table {typed!r} has several columns of the same name: rename them")
+    return table
+
+
+def _read_csv(path: Path) -> pa.Table:
+    with warnings.catch_warnings():
+        # rows longer than the header would otherwise lose cells, or turn the first column into an index
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+    return pa.Table.from_pandas(frame.fillna(""), preserve_index=False)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    if isinstance(error, pd.errors.EmptyDataError):
+        return "it is empty"
+    if isinstance(error, pd.errors.ParserError | pd.errors.ParserWarning):
+        return "its rows do not all have as many cells as the header"
+    return (isinstance(error, OSError) and error.strerror) or "it is damaged"
+
+
+def _require(table: pa.Table, columns: list[str], typed: str) -> None:
+    missing = [name for name in columns if name not in table.column_names]
+    if missing:
+        raise ManifestError(
+            f"label table {typed!r} lacks the column(s) {missing}; it has {table.column_names}. Set data.image_column "
+            "and data.label_column to the right ones."
+        )
+
+
+def _text(table: pa.Table, column: str) -> list[str]:
+    """A column as stripped text, "" where it is blank."""
+    return [_as_text(value).strip() for value in table[column].to_pylist()]
+
+
+def _as_text(value: object) -> str:
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # whole numbers in a column with blanks are stored as floats
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _optional(table: pa.Table, column: str) -> list[str]:
+    return _text(table, column) if column in table.column_names else [""] * table.num_rows
+
+
+def _extra(values: pa.ChunkedArray) -> Sequence[Any]:
+    """Numbers as they are, anything else as text."""
+    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+        numbers: list[Any] = values.to_pandas().tolist()  # blanks become NaN
+        return numbers
+    return [_as_text(value) for value in values.to_pylist()]
+
+
+def _refuse_blank(values: list[str], column: str, cure: str) -> None:
+    blank = sum(not value for value in values)
+    if blank:
+        raise ManifestError(f"column {column!r} is blank in {blank} of {len(values)} rows: {cure}")
+
+
+def _paths(values: list[str], data: Data) -> list[str]:
+    """Image paths in their shortest form, so that `./a.png` and `a.png` are one image."""
+    _refuse_blank(values, data.image_column, "fill in the paths or take the rows out")
+    paths = [posixpath.normpath(value) for value in values]
+    bad = sum(path.startswith(("/", "../")) or path in ("..", ".") or "\0" in path for path in paths)
+    if bad:
+        raise ManifestError(
+            f"column {data.image_column!r} holds {bad} path(s) that are absolute or lead out of the table's folder: "
+            "write them relative to it, or put the table above the images"
+        )
+    return paths

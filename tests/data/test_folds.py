@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cxrtl.config import Folds as FoldsConfig
+from cxrtl.data.folds import check_current, make_folds, read_folds, write_folds
+from cxrtl.errors import FoldsError, StaleFoldsError
+from cxrtl.records import FOLD_COLUMNS, Folds, Prepared
+from tests.data.helpers import fake_index, fake_prepared
+
+
+def grouped(count: int = 120, patients: int = 40) -> tuple[pd.DataFrame, Prepared]:
+    rng = np.random.default_rng(0)
+    owner = rng.integers(0, patients, count)
+    index = fake_index(["ab"[number % 2] for number in owner], [f"pat-{number:016x}" for number in owner])
+    return index, fake_prepared(index)
+
+
+def ungrouped(count: int = 60) -> tuple[pd.DataFrame, Prepared]:
+    index = fake_index(["a", "b", "b"] * (count // 3), [""] * count)
+    return index, fake_prepared(index)
+
+
+def made() -> tuple[Folds, pd.DataFrame, Prepared]:
+    index, prepared = grouped()
+    return make_folds(index, prepared, FoldsConfig(k=5)), index, prepared
+
+
+class TestMake:
+    def test_every_image_once_patients_together_classes_in_each(self) -> None:
+        folds, index, _ = made()
+        assert list(folds.frame.columns) == list(FOLD_COLUMNS) and folds.k == 5 and folds.grouped
+        assert folds.frame["image_id"].tolist() == index["image_id"].tolist()
+        assert folds.frame.groupby("patient_id")["fold"].nunique().eq(1).all()
+        assert folds.frame.groupby("fold")["label"].nunique().eq(2).all()
+        share = folds.frame["label"].eq("b").groupby(folds.frame["fold"]).mean()
+        assert (share - index["label"].eq("b").mean()).abs().max() < 0.15
+
+    def test_same_seed_same_folds_other_seed_others(self) -> None:
+        index, prepared = grouped()
+        one, again, other = (make_folds(index, prepared, FoldsConfig(k=5, seed=seed)) for seed in (0, 0, 1))
+        assert one.hash == again.hash != other.hash
+
+    def test_ids_do_not_matter(self) -> None:
+        """Another machine has another id key: same images, other ids, same folds and hash."""
+        index, prepared = grouped()
+        other = index.assign(
+            image_id="img-" + index["image_id"].str[::-1], patient_id="pat-" + index["patient_id"].str[::-1]
+        )
+        one, two = (make_folds(each, prepared, FoldsConfig(k=5)) for each in (index, other))
+        assert one.hash == two.hash and one.frame["fold"].tolist() == two.frame["fold"].tolist()
+
+    def test_unknown_patients_need_a_flag(self) -> None:
+        index, prepared = ungrouped()
+        with pytest.raises(FoldsError, match=r"folds\.ungrouped = true"):
+            make_folds(index, prepared, FoldsConfig(k=4))
+        folds = make_folds(index, prepared, FoldsConfig(k=4, ungrouped=True))
+        assert not folds.grouped
+        assert folds.frame.groupby(["fold", "label"]).size().tolist() == [5, 10] * 4
+
+    def test_the_flag_does_not_ignore_known_patients(self) -> None:
+        index, prepared = grouped()
+        assert make_folds(index, prepared, FoldsConfig(k=5, ungrouped=True)).grouped
+
+    def test_too_few(self) -> None:
+        index, prepared = ungrouped()
+        with pytest.raises(FoldsError, match=r"class 'a' has 20 images, too few for folds\.k = 21"):
+            make_folds(index, prepared, FoldsConfig(k=21, ungrouped=True))
+        index, prepared = grouped(patients=12)
+        with pytest.raises(FoldsError, match=r"class 'a' has 6 patients, too few for folds\.k = 7"):
+            make_folds(index, prepared, FoldsConfig(k=7))
+
+    def test_fold_that_would_lack_a_class(self) -> None:
+        """Two patients have class b, enough for two folds, but the draw puts both into one."""
+        index = fake_index(list("aaabbbaab"), [*["x"] * 6, "y", "y", "z"])
+        with pytest.raises(FoldsError, match=r"fold\(s\) \[0\] would hold no image of class 'b': lower folds\.k = 2"):
+            make_folds(index, fake_prepared(index), FoldsConfig(k=2))
+
+    def test_seed_beyond_what_the_generator_takes(self) -> None:
+        index, prepared = grouped()
+        with pytest.raises(FoldsError, match="too large"):
+            make_folds(index, prepared, FoldsConfig(k=5, seed=2**32))
+
+
+class TestFile:
+    def test_round_trip(self, tmp_path: Path) -> None:
+        folds, _, _ = made()
+        write_folds(tmp_path / "folds.parquet", folds)
+        back = read_folds(tmp_path / "folds.parquet")
+        pd.testing.assert_frame_equal(back.frame, folds.frame)
+        assert (back.hash, back.dataset_hash, back.grouped) == (folds.hash, folds.dataset_hash, folds.grouped)
+
+    def test_missing_foreign_and_altered(self, tmp_path: Path) -> None:
+        path = tmp_path / "folds.parquet"
+        with pytest.raises(FoldsError, match="there is no folds file"):
+            read_folds(path)
+        path.write_bytes(b"no parquet")
+        with pytest.raises(FoldsError, match="is no folds table"):
+            read_folds(path)
+        pq.write_table(pa.table({"image_id": ["a"], "fold": [0]}), path)
+        with pytest.raises(FoldsError, match="is no folds table"):
+            read_folds(path)
+        write_folds(path, made()[0])
+        table = pq.read_table(path)
+        fold = pa.array([4 - value for value in table["fold"].to_pylist()])
+        pq.write_table(table.set_column(4, "fold", fold), path)
+        with pytest.raises(FoldsError, match="was altered"):
+            read_folds(path)
+
+    def test_full_disk(self, tmp_path: Path) -> None:
+        with pytest.raises(FoldsError, match="could not be written"):
+            write_folds(tmp_path / "absent" / "folds.parquet", made()[0])
+
+
+class TestCurrent:
+    def test_current(self) -> None:
+        check_current(*made())
+
+    @pytest.mark.parametrize(
+        ("column", "value", "message"),
+        [
+            ("label", "b", r"1 changed label\(s\) such as \['img-0000000000000003'\]"),
+            ("patient_id", "pat-x", r"1 changed patient\(s\) such as \['img-0000000000000003'\]"),
+            ("content_hash", "f" * 64, r"1 changed picture\(s\) such as \['img-0000000000000003'\]"),
+            ("image_id", "img-x", r"1 new image\(s\) such as \['img-x'\]; 1 image\(s\) gone such as"),
+        ],
+    )
+    def test_what_differs_is_named(self, column: str, value: str, message: str) -> None:
+        index, _ = grouped()
+        index.loc[3, "label"] = "a"
+        folds = make_folds(index, fake_prepared(index), FoldsConfig(k=5))
+        changed = index.copy()
+        changed.loc[3, column] = value
+        other = Prepared(Path("/nowhere"), ("a", "b"), 32, len(index), True, "1" * 64)
+        with pytest.raises(StaleFoldsError, match=message):
+            check_current(folds, changed, other)
+
+    def test_at_most_five_ids_and_the_count(self) -> None:
+        folds, index, _ = made()
+        other = Prepared(Path("/nowhere"), ("a", "b"), 32, 100, True, "1" * 64)
+        with pytest.raises(StaleFoldsError, match=r"20 image\(s\) gone such as") as caught:
+            check_current(folds, index.iloc[20:], other)
+        assert str(caught.value).count("img-") == 5
+
+    def test_other_order(self) -> None:
+        folds, index, prepared = made()
+        with pytest.raises(StaleFoldsError, match="the same images in another order"):
+            check_current(folds, index.iloc[::-1], prepared)
+
+    def test_other_id_key_is_told_from_other_data(self) -> None:
+        folds, index, prepared = made()
+        with pytest.raises(StaleFoldsError, match=r"CXRTL_KEY_FILE"):
+            check_current(folds, index.assign(image_id="x" + index["image_id"]), prepared)
+
+    def test_image_twice(self) -> None:
+        folds, index, prepared = made()
+        doubled = pd.concat([folds.frame, folds.frame.head(1)])
+        with pytest.raises(StaleFoldsError, match=r"1 image\(s\) more than once"):
+            check_current(Folds(doubled, "", True, ""), index, prepared)

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cxrtl import rundir
+from cxrtl.config import Data
+from cxrtl.config import Folds as FoldsConfig
+from cxrtl.data.audit import audit
+from cxrtl.data.folds import make_folds, write_folds
+from cxrtl.data.manifest import build
+from tests.data.helpers import CANARY, Prepare, save, table_config
+
+pytestmark = pytest.mark.usefixtures("ray_instance", "small_slices")
+
+
+class TestPrivacy:
+    def test_identifiers_stay_in_private(
+        self, labels: Path, key: bytes, prepare_set: Prepare, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """File names and patient numbers reach no file, no console and no log of Ray's, but private/."""
+        import ray
+
+        (labels.parent / pd.read_csv(labels)["image"][3]).write_bytes(b"")
+        data = table_config(labels, max_skipped=0.5)
+        prepared, index = prepare_set(build(data, key), data)
+        folds = make_folds(index, prepared, FoldsConfig(k=2))
+        write_folds(prepared.folder / "folds.parquet", folds)
+        rundir.write_json(prepared.folder / "leakage.json", audit(folds))
+        for path in prepared.folder.rglob("*"):
+            if path.is_file() and path.parent.name != "private":
+                assert CANARY.encode() not in path.read_bytes(), path.name
+        everything = index.to_csv() + pd.read_parquet(prepared.folder / "skipped.parquet").to_csv()
+        assert CANARY not in everything + folds.frame.to_csv() + "".join(capfd.readouterr())
+        for path in Path(ray._private.worker._global_node.get_logs_dir_path()).rglob("*"):
+            if path.is_file():
+                assert CANARY.encode() not in path.read_bytes(), path.name
+
+    def test_identities_are_for_the_owner_alone(self, labels: Path, key: bytes, prepare_set: Prepare) -> None:
+        data = table_config(labels)
+        prepared, index = prepare_set(build(data, key), data)
+        private = prepared.folder / "private"
+        assert private.stat().st_mode & 0o777 == 0o700
+        assert (private / "identities.parquet").stat().st_mode & 0o777 == 0o600
+        identities = pd.read_parquet(private / "identities.parquet")
+        assert identities["image_id"].tolist() == index["image_id"].tolist()
+        assert all(Path(path).is_file() for path in identities["path"])
+
+    def test_name_that_is_not_utf8(self, tmp_path: Path, key: bytes, prepare_set: Prepare) -> None:
+        for number, name in enumerate(("a/1.png", "b/2.png", "b/3.png")):
+            save(tmp_path / "set" / name, number)
+        (tmp_path / "set/b/3.png").rename(tmp_path / "set/b" / os.fsdecode(b"\xff.png"))
+        data = Data(source="folder", path=str(tmp_path / "set"), image_size=32)
+        prepared, _ = prepare_set(build(data, key), data)
+        assert prepared.images == 3

@@ -1,0 +1,95 @@
+"""A small study, run as a user would: the command line in its own process, with a Ray of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cxrtl.rundir import read_predictions
+
+SMALL = """
+name = "small"
+[data]
+source = "phantom"
+positive = "effusion"
+image_size = 32
+phantom_patients = 24
+[folds]
+k = 2
+[train]
+backbone = "mobilenet_v3_small"
+init = "scratch"
+budgets = [20, 120]
+batch_size = 8
+rate = 1e-2
+checkpoint_every = 10
+"""
+
+
+def experiment(folder: Path, extra: str = "") -> Path:
+    path = folder / "small.toml"
+    path.write_text(SMALL + extra)
+    return path
+
+
+def command(*words: str | Path) -> list[str]:
+    return [sys.executable, "-m", "cxrtl.cli", *map(str, words)]
+
+
+def environment() -> dict[str, str]:
+    """Without what would lead to somebody else's Ray; two CPUs are what the runs below count on."""
+    unwanted = ("RAY_ADDRESS", "CXRTL_HOME")
+    return {key: value for key, value in os.environ.items() if key not in unwanted}
+
+
+def cxrtl(*words: str | Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*words), capture_output=True, text=True, timeout=timeout, check=False, env=environment()
+    )
+
+
+def start(*words: str | Path, log: Path) -> subprocess.Popen[str]:
+    with log.open("w") as file:
+        return subprocess.Popen(command(*words), stdout=file, stderr=file, text=True, env=environment())
+
+
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str], seconds: float = 120) -> Any:
+    """What `condition` gives once it gives something; fails where the process ends or time runs out first."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if found := condition():
+            return found
+        assert process.poll() is None, "the run ended before the moment to disturb it came"
+        time.sleep(0.02)
+    raise AssertionError("the moment to disturb the run did not come")
+
+
+def training(home: Path, arm: str = "mobilenet_v3_small", beyond: int = 20) -> dict[str, Any] | None:
+    """What fold 0 says of itself once it has saved a state past `beyond` iterations and is not done."""
+    folder = home / "runs" / "small" / arm / "fold0"
+    try:
+        saved = json.loads((folder / "state.json").read_text())
+        beat: dict[str, Any] = json.loads((folder / "progress.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return beat if saved["iteration"] > beyond and not (folder / "result.json").exists() else None
+
+
+def scores(home: Path) -> dict[str, pd.DataFrame]:
+    """Every trial's predictions at every budget, by path within the run."""
+    root = home / "runs" / "small"
+    found = sorted(root.glob("*/fold*/predictions-*.parquet"))
+    return {str(path.relative_to(root)): read_predictions(path).frame for path in found}
+
+
+def same(left: dict[str, pd.DataFrame], right: dict[str, pd.DataFrame]) -> bool:
+    """Bit for bit."""
+    return left.keys() == right.keys() and all(left[key].equals(right[key]) for key in left)

@@ -1,0 +1,112 @@
+"""A study from the command line: what it leaves behind, what it refuses, what it does not do twice."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cxrtl.rundir import RunDir
+from tests.orchestrate.helpers import cxrtl, experiment, same, scores
+
+
+def test_everything_is_where_it_should_be(undisturbed: Path) -> None:
+    run = undisturbed / "runs" / "small"
+    expected = (
+        "experiment.toml experiment.resolved.json environment.json folds.parquet leakage.json plan.json sessions.json "
+        "samples.parquet summary.json report.html report.md"
+    )
+    assert [name for name in expected.split() if not (run / name).exists()] == []
+    fold = {path.name for path in (run / "mobilenet_v3_small" / "fold0").iterdir()}
+    milestones = {
+        f"{kind}-{b}.{end}" for b in (20, 120) for kind, end in (("weights", "safetensors"), ("predictions", "parquet"))
+    }
+    assert fold == milestones | {"curve.jsonl", "result.json"}
+    assert list(run.glob("**/.*.part")) == []
+    assert list((run / "tensorboard").glob("*/fold0/events*")) and list((run / "tensorboard").glob("*/fold0/budget-*"))
+
+
+def test_every_image_is_predicted_once_by_models_that_did_not_see_its_patient(undisturbed: Path) -> None:
+    folds = pd.read_parquet(undisturbed / "runs/small/folds.parquet")
+    for budget in (20, 120):
+        pooled = pd.concat(frame for path, frame in scores(undisturbed).items() if f"-{budget}." in path)
+        assert sorted(pooled["image_id"]) == sorted(folds["image_id"])
+        merged = pooled.merge(folds, on="image_id")
+        assert (merged["fold_x"] == merged["fold_y"]).all()
+    assert (folds.groupby("patient_id")["fold"].nunique() == 1).all()
+
+
+def test_second_run_does_nothing_and_starts_no_ray(undisturbed: Path) -> None:
+    run = undisturbed / "runs" / "small"
+    before = {path: path.stat().st_mtime_ns for path in run.glob("*/fold*/*")}
+    done = cxrtl("run", experiment(undisturbed), "--home", undisturbed, "--address", "127.0.0.1:1")
+    assert done.returncode == 0 and "done before" in done.stdout  # no Ray answers at that address
+    assert {path: path.stat().st_mtime_ns for path in run.glob("*/fold*/*")} == before
+
+
+def test_changed_experiment_is_refused_with_both_hashes_and_the_difference(undisturbed: Path) -> None:
+    before = scores(undisturbed)
+    path = experiment(undisturbed)
+    done = cxrtl("run", path, "--home", undisturbed, "--set", "train.rate=0.02", "--set", "seed=1")
+    assert done.returncode == 2
+    assert "ChangedError" in done.stderr and "arms.mobilenet_v3_small.train.rate: 0.01 → 0.02" in done.stderr
+    assert "seed: 0 → 1" in done.stderr
+    assert len(set(re.findall(r"\b[0-9a-f]{12}\b", done.stderr))) == 2
+    assert same(before, scores(undisturbed))
+
+
+def test_what_decides_nothing_may_change(undisturbed: Path) -> None:
+    path = experiment(undisturbed)
+    done = cxrtl("run", path, "--home", undisturbed, "--set", "train.checkpoint_every=3", "--set", "description=x")
+    assert done.returncode == 0, done.stderr
+
+
+def test_run_that_is_being_written_is_refused(undisturbed: Path) -> None:
+    with RunDir(undisturbed / "runs" / "small").lock():
+        done = cxrtl("run", experiment(undisturbed), "--home", undisturbed)
+    assert done.returncode == 2 and "LockedError" in done.stderr
+
+
+def test_stale_folds_are_refused(undisturbed: Path, tmp_path: Path) -> None:
+    given = f"[folds]\nk = 2\nfile = '{undisturbed}/runs/small/folds.parquet'\n"
+    other = tmp_path / "other.toml"
+    text = experiment(tmp_path).read_text().replace("[folds]\nk = 2\n", given)
+    other.write_text(text.replace("phantom_patients = 24", "phantom_patients = 26"))
+    done = cxrtl("run", other, "--home", tmp_path)
+    assert done.returncode == 2 and "StaleFoldsError" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (["--set", "train.ratte=1"], "ConfigError: .*train.ratte: unknown key"),
+        (["--set", "train.backbone=resnet5"], "ConfigError: .*resnet5"),
+        (["--set", "train.init=file:/nowhere.pth"], "WeightsError: .*nowhere.pth.*cannot be read"),
+        (["--set", "resources.cpus_per_fold=64"], "PlanError: .*64 CPUs.*Smallest change: set resources.cpus_per_fold"),
+        (["--set", "resources.gpus_per_fold=1.0"], "PlanError: .*Smallest change: set resources.gpus_per_fold to 0"),
+        (["--set", "train.batch_size=40"], "TrialError: .*batch_size = 40 exceeds the 24 training images"),
+        (["--address", "127.0.0.1:1"], "PlanError: no Ray cluster answers"),
+    ],
+)
+def test_faults_have_their_own_message_and_no_traceback(tmp_path: Path, change: list[str], named: str) -> None:
+    done = cxrtl("run", experiment(tmp_path), "--home", tmp_path, *change)
+    assert done.returncode in (1, 2)
+    assert re.search(named, done.stderr, re.DOTALL), done.stderr
+    assert "Traceback (most" not in done.stderr + done.stdout
+
+
+def test_plan_trains_nothing(tmp_path: Path) -> None:
+    done = cxrtl("plan", experiment(tmp_path), "--home", tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout.splitlines()[-1])["plan"]
+    assert plan["trials"] == 2 and plan["concurrent"] >= 1 and plan["estimated_seconds"] >= 0
+    assert not (tmp_path / "runs/small/mobilenet_v3_small").exists()
+
+
+def test_two_folds_at_once_on_two_cpus_do_not_deadlock(undisturbed: Path) -> None:
+    plan = json.loads((undisturbed / "runs/small/plan.json").read_text())
+    assert plan["concurrent"] == min(2, int(plan["cluster_cpus"]))
+    assert len(scores(undisturbed)) == 2 * 2  # both folds came to their end, at both budgets
