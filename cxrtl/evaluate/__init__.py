@@ -1,0 +1,10 @@
+"""From out-of-fold predictions to numbers with intervals; needs neither torch nor Ray.
+
+metrics      what the counts and the ranks say
+intervals    one proportion, F1, one AUC: the intervals for independent images
+delong       variance of one AUC and covariance of several, also where patients hold several images
+bootstrap    intervals that resample whole patients
+estimates    every metric with the interval that suits the data: what the report calls
+compare      two arms on the same images
+pool         one out-of-fold prediction an image, or a refusal
+"""

@@ -1,0 +1,14 @@
+"""From a run folder to a page; reads result files only, and needs neither torch nor Ray.
+
+status       what of a run is done, running and missing
+load         what the folder holds, checked against the recorded hashes
+shape        the types of `summary.json`
+summary      every number of the page, with contrast (arms, published values) and provenance (data, leakage, recipe)
+words        how numbers and findings are said
+style        how drawings look and are saved
+figures      the drawings, as SVG and PNG
+samples      a few images of each outcome, kept in the run folder
+markdown     the same numbers as text
+page         `report.html`
+finish       the end of a run: samples, then the report
+"""

@@ -1,0 +1,109 @@
+"""Two arms on the same images. Tests hold the trained models fixed: they speak of other patients, not of another
+training run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+from scipy.stats import binomtest, norm
+
+from cxrtl.errors import PredictionsError
+from cxrtl.evaluate.delong import delong
+from cxrtl.evaluate.intervals import LEVEL, Interval, quantile
+from cxrtl.evaluate.metrics import THRESHOLD, BoolArray, IntArray
+from cxrtl.records import FloatArray
+
+FLIPS = 10_000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`value` is the second arm minus the first; `p` two-sided, None where the data cannot tell."""
+
+    value: float
+    interval: Interval | None
+    p: float | None
+    method: str
+
+
+def compare_auc(
+    truth: BoolArray, first: FloatArray, second: FloatArray, patients: IntArray | None = None, level: float = LEVEL
+) -> Difference | None:
+    """Difference of two correlated AUCs, z test and interval (DeLong 1988; Obuchowski 1997 with `patients`).
+
+    None where a class has fewer than two patients. Arrays `[N]`, images in the same order.
+    """
+    codes = np.arange(len(truth)) if patients is None else patients
+    if min(len(np.unique(codes[mask])) for mask in (truth, ~truth)) < 2:
+        return None
+    areas = delong(truth, np.stack([first, second]), patients)
+    value = float(areas.area[1] - areas.area[0])
+    contrast = np.array([-1.0, 1.0])
+    error = sqrt(max(0.0, float(contrast @ areas.covariance @ contrast)))
+    method = "paired DeLong" if patients is None else "paired Obuchowski"
+    if error < 1e-12:  # identical rankings: nothing to test
+        return Difference(value, None, 1.0 if abs(value) < 1e-12 else None, method)
+    reach = quantile(level) * error
+    interval = Interval(max(-1.0, value - reach), min(1.0, value + reach), method, level)
+    return Difference(value, interval, float(2 * norm.sf(abs(value) / error)), method)
+
+
+def compare_accuracy(
+    truth: BoolArray,
+    first: FloatArray,
+    second: FloatArray,
+    patients: IntArray | None = None,
+    threshold: float = THRESHOLD,
+    seed: int = 0,
+) -> Difference:
+    """Difference in accuracy with exact McNemar (Psychometrika 1947; 12:153), or its patient-wise form.
+
+    With `patients`, the sign of each patient's difference is flipped at random: the null hypothesis that the arms
+    may be exchanged within a patient (Good, Permutation, Parametric and Bootstrap Tests, 2005). With one image a
+    patient that is McNemar's test.
+
+    Raises:
+        PredictionsError: there are no images.
+    """
+    if not len(truth):
+        raise PredictionsError("two arms without a common image cannot be compared")
+    right = [((score >= threshold) == truth).astype(np.int64) for score in (first, second)]
+    gain = right[1] - right[0]
+    value = float(gain.mean())
+    if patients is None:
+        return Difference(value, None, mcnemar(int((gain < 0).sum()), int((gain > 0).sum())), "exact McNemar")
+    sums = np.bincount(np.unique(patients, return_inverse=True)[1], weights=gain)
+    return Difference(value, None, _sign_flip(sums[sums != 0], seed), "patient sign-flip")
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Exact two-sided p of McNemar's test from the images that only one of two arms got right."""
+    trials = only_first + only_second
+    return float(binomtest(only_first, trials, 0.5).pvalue) if trials else 1.0
+
+
+def _sign_flip(sums: FloatArray, seed: int) -> float:
+    """Share of random sign patterns at least as extreme; the observed one counts (Phipson & Smyth, 2010)."""
+    if not len(sums):
+        return 1.0
+    rng = np.random.default_rng(seed)
+    extreme = 0
+    block = max(1, 4_000_000 // len(sums))
+    for start in range(0, FLIPS, block):
+        signs = rng.choice(np.array([-1.0, 1.0]), size=(min(block, FLIPS - start), len(sums)))
+        extreme += int((np.abs(signs @ sums) >= abs(sums.sum()) - 1e-9).sum())
+    return (extreme + 1) / (FLIPS + 1)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down adjustment (Scand J Statist 1979; 6:65); None stays None and is not counted."""
+    known = [(p, place) for place, p in enumerate(p_values) if p is not None]
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, place) in enumerate(sorted(known)):
+        largest = max(largest, min(1.0, p * (len(known) - rank)))
+        adjusted[place] = largest
+    return adjusted

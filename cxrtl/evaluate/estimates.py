@@ -1,0 +1,110 @@
+"""Every metric with the interval that suits the data: what the report calls.
+
+Images of different patients (or of unknown ones) count as independent: Wilson and DeLong. As soon as one patient
+holds several images, whole patients are resampled instead. Where resampling has nothing to say (a perfect score,
+a class that most resamples miss), the counts are reduced to one image a patient, which can only widen the interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cxrtl.evaluate import bootstrap
+from cxrtl.evaluate.delong import delong
+from cxrtl.evaluate.intervals import LEVEL, Interval, auc_interval, f1_interval, newcombe, wilson
+from cxrtl.evaluate.metrics import RATIOS, THRESHOLD, BoolArray, Confusion, IntArray, auc, confusion
+from cxrtl.records import FloatArray
+
+METRICS = (*RATIOS, "auc")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric's value and interval; None where the data leave it undefined."""
+
+    value: float | None
+    interval: Interval | None
+
+
+def patient_codes(patient_ids: Sequence[str]) -> IntArray | None:
+    """A code for each image's patient, `[N]`; None where no known patient holds two images.
+
+    An image of an unknown patient ("") counts as a patient of its own.
+    """
+    names = [name or f"\0{row}" for row, name in enumerate(patient_ids)]
+    codes = np.unique(names, return_inverse=True)[1] if names else np.empty(0, np.int64)
+    return codes.astype(np.int64) if len(np.unique(codes)) < len(codes) else None
+
+
+def estimate(
+    truth: BoolArray,
+    score: FloatArray,
+    patients: IntArray | None,
+    threshold: float = THRESHOLD,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """`METRICS` of `truth` `[N]` and `score` `[N]` with two-sided intervals; `patients` as `patient_codes` gives."""
+    counts = confusion(truth, score, threshold)
+    values = {name: counts.ratio(name) for name in RATIOS} | {"auc": auc(truth, score)}
+    if patients is None:
+        intervals = {name: _independent(name, counts, level) for name in RATIOS}
+        intervals["auc"] = _auc_interval(values["auc"], truth, score, None, level)
+        return {name: Estimate(values[name], intervals[name]) for name in METRICS}
+    drawn = bootstrap.resample(truth, score, patients, threshold, seed=seed)
+    found = {}
+    for name in METRICS:
+        value = values[name]
+        interval = None if value is None else bootstrap.bca(value, drawn[name], level)
+        if value is not None and interval is None:
+            interval = _by_patient(name, value, truth, score, patients, threshold, level)
+        found[name] = Estimate(value, interval)
+    return found
+
+
+def _independent(name: str, counts: Confusion, level: float) -> Interval | None:
+    return f1_interval(counts, level) if name == "f1" else wilson(*counts.parts(name), level)
+
+
+def _auc_interval(
+    area: float | None, truth: BoolArray, score: FloatArray, patients: IntArray | None, level: float
+) -> Interval | None:
+    """DeLong's interval; Newcombe's where the variance is 0 or cannot be had. With `patients`, their number counts."""
+    if area is None:
+        return None
+    groups = [int(mask.sum()) if patients is None else len(np.unique(patients[mask])) for mask in (truth, ~truth)]
+    if not 0 < area < 1 or min(groups) < 2:
+        return newcombe(area, groups[0], groups[1], level)
+    variance = float(delong(truth, score[None], patients).covariance[0, 0])
+    method = "DeLong" if patients is None else "Obuchowski"
+    return auc_interval(area, variance, level, method)
+
+
+def _by_patient(
+    name: str,
+    value: float,
+    truth: BoolArray,
+    score: FloatArray,
+    patients: IntArray,
+    threshold: float,
+    level: float,
+) -> Interval | None:
+    """The fallback where the bootstrap is silent: as many trials as patients stand in the denominator."""
+    if name == "auc":
+        return _auc_interval(value, truth, score, patients, level)
+    called = score >= threshold
+    cells = {"tp": truth & called, "fp": ~truth & called, "fn": truth & ~called, "tn": ~truth & ~called}
+    weights = dict(zip(cells, RATIOS[name][1], strict=True))
+    counted = np.any([cells[cell] for cell, weight in weights.items() if weight], axis=0)
+    trials = len(np.unique(patients[counted]))
+    if name != "f1":
+        return wilson(value * trials, trials, level, "Wilson over patients")
+    share = value / (2 - value)  # the Jaccard index that belongs to F1
+    jaccard = wilson(share * trials, trials, level)
+    if jaccard is None:
+        return None
+    low, high = (2 * bound / (1 + bound) for bound in (jaccard.low, jaccard.high))
+    return Interval(low, high, "Wilson over patients", level)

@@ -1,0 +1,267 @@
+"""The drawings of the report. Numbers come from the summary, curves from the run folder's own files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cxrtl.evaluate.metrics import roc
+from cxrtl.records import FloatArray, Predictions
+from cxrtl.report import words
+from cxrtl.report.load import Done, Loaded, read_curve
+from cxrtl.report.shape import Row, Summary
+from cxrtl.report.style import GRID, INK, OTHERS, QUIET, Drawing, colour, line, marker, new, save, short, styled
+
+SHOWN_ARMS = 7  # drawn in their own colour in ROC and confusion; the rest stays grey, or in the tables
+SHOWN_BUDGETS = 6
+SHOWN_PROGRESS = 12
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """Everything drawn; `roc` one a budget, `progress` one an arm (those with a recorded curve)."""
+
+    time: Drawing
+    roc: tuple[Drawing, ...]
+    confusion: Drawing
+    progress: tuple[Drawing, ...]
+
+
+def draw(loaded: Loaded, summary: Summary) -> Drawings:
+    """Draw all figures into the run's `figures/`, replacing what an earlier report left there."""
+    folder = loaded.run.path("figures")
+    folder.mkdir(exist_ok=True)
+    for stale in (*folder.glob("roc-*.*"), *folder.glob("progress-*.*")):
+        stale.unlink()
+    budgets = sorted({row["iterations"] for row in summary["rows"]})[-SHOWN_BUDGETS:]
+    with styled():
+        return Drawings(
+            time=_time(summary, folder),
+            roc=tuple(_roc(summary, loaded.predictions, budget, folder) for budget in budgets),
+            confusion=_confusion(summary, folder),
+            progress=_progress(loaded, folder),
+        )
+
+
+def _time(summary: Summary, folder: Path) -> Drawing:
+    figure, axes = new(6.6, 4.1)
+    for place, arm in enumerate(summary["arms"]):
+        rows = [row for row in summary["rows"] if row["arm"] == arm]
+        if rows and place < SHOWN_ARMS:
+            _time_of_arm(axes, rows, place)
+        elif rows:
+            _time_in_grey(axes, rows, f"{len(summary['arms']) - SHOWN_ARMS} other arms" if place == SHOWN_ARMS else "")
+    _time_published(axes, summary)
+    seconds = [row["time"]["train_fold"] for row in summary["rows"]]
+    seconds += [row["seconds"] for row in summary["published"] if row["seconds"]]
+    if min(seconds) > 0 and max(seconds) > 30 * min(seconds):
+        axes.set_xscale("log")
+    else:
+        axes.set_xlim(left=0)
+    axes.set_xlabel("training time of a fold, seconds (mean over folds)")
+    axes.set_ylabel("accuracy, %")
+    axes.grid(axis="y", color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    handles, labels = axes.get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=lambda i: labels[i].endswith("(published)"))
+    figure.legend([handles[i] for i in order], [labels[i] for i in order], loc="outside lower center", ncols=3)
+    alt = (
+        f"Accuracy with {words.level(summary)} intervals against mean training time of a fold, one point for each arm "
+        "and budget; the values are in Table 1."
+    )
+    return save(figure, folder, "accuracy-time", alt)
+
+
+def _time_of_arm(axes: Axes, rows: Sequence[Row], place: int) -> None:
+    x = [row["time"]["train_fold"] for row in rows]
+    found = [row["metrics"]["accuracy"] for row in rows]
+    y = np.array([100 * (value["value"] or 0) for value in found])
+    low = np.array([np.nan if value["low"] is None else 100 * value["low"] for value in found])
+    high = np.array([np.nan if value["high"] is None else 100 * value["high"] for value in found])
+    axes.errorbar(
+        x,
+        y,
+        yerr=np.maximum(0, [y - low, high - y]),
+        color=colour(place),
+        linestyle=line(place),
+        linewidth=1.2,
+        marker=marker(place),
+        markersize=5,
+        capsize=2.5,
+        elinewidth=0.9,
+        label=short(rows[0]["arm"]),
+    )
+    if place == 0:
+        for row, left, top in zip(rows, x, np.fmax(y, high), strict=True):
+            text = str(row["iterations"])
+            axes.annotate(text, (left, top), (0, 3), textcoords="offset points", ha="center", fontsize=7.5, color=QUIET)
+
+
+def _time_in_grey(axes: Axes, rows: Sequence[Row], label: str) -> None:
+    """An arm beyond the palette: its line only, behind the others."""
+    points = [(row["time"]["train_fold"], row["metrics"]["accuracy"]["value"]) for row in rows]
+    x, y = zip(*[(seconds, 100 * value) for seconds, value in points if value is not None], strict=True)
+    axes.plot(x, y, color=OTHERS, linewidth=0.7, marker=".", markersize=4, zorder=1, label=label or None)
+
+
+def _time_published(axes: Axes, summary: Summary) -> None:
+    for place, study in enumerate(dict.fromkeys(row["study"] for row in summary["published"])):
+        points = [
+            (row["seconds"], 100 * accuracy)
+            for row in summary["published"]
+            if row["study"] == study and row["seconds"] and (accuracy := row["metrics"]["accuracy"]) is not None
+        ]
+        if points:
+            x, y = zip(*points, strict=True)
+            axes.plot(
+                x,
+                y,
+                linestyle="none",
+                marker=("D", "s", "o", "^")[place % 4],
+                markerfacecolor="none",
+                markeredgecolor=INK,
+                markersize=6,
+                label=f"{short(study)} (published)",
+            )
+
+
+def _roc(summary: Summary, predictions: Predictions, iterations: int, folder: Path) -> Drawing:
+    figure, axes = new(4.1, 4.2)
+    axes.plot([0, 1], [0, 1], color=GRID, linewidth=1)
+    rest = 0
+    for place, arm in reversed(list(enumerate(summary["arms"]))):  # the first arm on top
+        row = next((r for r in summary["rows"] if r["arm"] == arm and r["iterations"] == iterations), None)
+        chosen = predictions.select(arm, iterations) if row else None
+        curve = roc(chosen.truth, chosen.score) if chosen else None
+        if row is None or curve is None:
+            continue
+        known = place < SHOWN_ARMS
+        rest += not known
+        axes.plot(
+            curve.false_positive_rate,
+            curve.true_positive_rate,
+            color=colour(place) if known else OTHERS,
+            linestyle=line(place) if known else "-",
+            linewidth=1.4 if known else 0.6,
+            label=f"{short(arm, 22)}  {words.area(row['metrics']['auc']['value'])}" if known else None,
+        )
+    if rest:
+        axes.plot([], [], color=OTHERS, linewidth=0.6, label=f"{rest} other arms")
+    axes.set(xlim=(-0.01, 1), ylim=(0, 1.01), aspect="equal", xlabel="1 − specificity", ylabel="sensitivity")
+    axes.set_title(f"{iterations} iterations")
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        shift = 1 if rest else 0  # the first arm heads the legend, the others close it
+        order = [*range(len(handles) - 1 - shift, -1, -1), *range(len(handles) - shift, len(handles))]
+        axes.legend([handles[i] for i in order], [labels[i] for i in order], loc="lower right", title="AUC, pooled")
+    alt = f"ROC curves after {iterations} iterations, pooled over folds, with each arm's AUC."
+    return save(figure, folder, f"roc-{iterations}", alt)
+
+
+def _confusion(summary: Summary, folder: Path) -> Drawing:
+    arms = summary["arms"][:SHOWN_ARMS]
+    budgets = sorted({row["iterations"] for row in summary["rows"]})[-SHOWN_BUDGETS:]
+    figure = Figure(figsize=(1.1 + 1.9 * len(budgets), 0.5 + 1.95 * len(arms)), layout="constrained")
+    for place, row in enumerate(summary["rows"]):
+        if row["arm"] in arms and row["iterations"] in budgets:
+            at = arms.index(row["arm"]) * len(budgets) + budgets.index(row["iterations"]) + 1
+            _confusion_panel(figure.add_subplot(len(arms), len(budgets), at), summary, place)
+    alt = "Confusion matrices by arm and budget; the same counts stand in the table of confusion matrices."
+    return save(figure, folder, "confusion", alt)
+
+
+def _confusion_panel(axes: Axes, summary: Summary, place: int) -> None:
+    row = summary["rows"][place]
+    found = row["confusion"]
+    table = np.array([[found["tn"], found["fp"]], [found["fn"], found["tp"]]], dtype=float)
+    axes.imshow(table / np.maximum(table.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1.6)
+    for (y, x), count in np.ndenumerate(table):
+        axes.text(x, y, f"{int(count)}", ha="center", va="center", fontsize=11, color=INK)
+    names = [short(summary["negative"], 10), short(summary["positive"], 10)]
+    axes.set_xticks([0, 1], names)
+    axes.set_yticks([0, 1], names, rotation=90, va="center")
+    axes.tick_params(length=0, labelsize=7.5)
+    axes.set_xlabel("called", fontsize=7.5)
+    axes.set_ylabel("truth", fontsize=7.5)
+    axes.set_title(f"{short(row['arm'], 16)}, {row['iterations']}", fontsize=8)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _progress(loaded: Loaded, folder: Path) -> tuple[Drawing, ...]:
+    """One drawing for each arm with a recorded curve, all on the same axes, so that arms compare by eye."""
+    arms = []
+    for place, recipe in enumerate(loaded.recipes[:SHOWN_PROGRESS]):
+        trials = [trial for trial in loaded.trials if trial.result.arm == recipe.name]
+        curves = [_smooth(curve) for trial in trials if len(curve := read_curve(trial))]
+        if curves:
+            arms.append((place, trials, curves))
+    if not arms:
+        return ()
+    every = pd.concat([curve for _, _, curves in arms for curve in curves])
+    held = [100 * point.held_out_accuracy for _, trials, _ in arms for t in trials for point in t.result.milestones]
+    lowest = min(100 * float(every["accuracy"].min()), *held)
+    limits = (1.05 * float(every["loss"].max()), max(0.0, lowest - 3))
+    names = [recipe.name for recipe in loaded.recipes]
+    return tuple(_progress_of(names[place], place, trials, curves, limits, folder) for place, trials, curves in arms)
+
+
+def _progress_of(
+    arm: str,
+    place: int,
+    trials: Sequence[Done],
+    curves: Sequence[pd.DataFrame],
+    limits: tuple[float, float],
+    folder: Path,
+) -> Drawing:
+    """Loss and accuracy against iteration, one thin line a fold, their mean thick; held-out accuracy at budgets."""
+    figure = Figure(figsize=(4.1, 4.6), layout="constrained")
+    loss, accuracy = figure.subplots(2, 1, sharex=True)
+    for curve in curves:
+        loss.plot(curve["iteration"], curve["loss"], color=colour(place), linewidth=0.7, alpha=0.4)
+        accuracy.plot(curve["iteration"], 100 * curve["accuracy"], color=colour(place), linewidth=0.7, alpha=0.4)
+    middle = pd.concat(curves).groupby("iteration").mean().reset_index()
+    loss.plot(middle["iteration"], middle["loss"], color=colour(place), linewidth=1.8, label="training, mean of folds")
+    accuracy.plot(middle["iteration"], 100 * middle["accuracy"], color=colour(place), linewidth=1.8)
+    _held_out(accuracy, trials)
+    loss.set(ylim=(0, limits[0]), ylabel="training loss")
+    accuracy.set(ylim=(limits[1], 101), ylabel="accuracy, %", xlabel="iteration")
+    loss.set_title(short(arm))
+    for axes in (loss, accuracy):
+        axes.grid(axis="y", color=GRID, linewidth=0.6)
+        axes.set_axisbelow(True)
+    figure.legend(loc="outside lower center", ncols=2)
+    alt = (
+        f"Training progress of {arm}: loss and smoothed training accuracy against iteration in "
+        f"{words.plural(len(curves), 'training')}, and held-out accuracy at each budget."
+    )
+    return save(figure, folder, f"progress-{place + 1:02d}", alt)
+
+
+def _held_out(axes: Axes, trials: Sequence[Done]) -> None:
+    points = sorted(
+        (point.iterations, 100 * point.held_out_accuracy)
+        for trial in trials
+        for point in trial.result.milestones
+        if np.isfinite(point.held_out_accuracy)
+    )
+    if not points:
+        return
+    x, y = np.array(points).T
+    axes.plot(x, y, linestyle="none", marker=".", markersize=3.5, color=QUIET)
+    lengths = np.unique(x)
+    means: FloatArray = np.array([y[x == length].mean() for length in lengths])
+    axes.plot(lengths, means, linestyle="none", marker="D", markersize=5, color=INK, label="held out, mean of folds")
+
+
+def _smooth(curve: pd.DataFrame, points: int = 200) -> pd.DataFrame:
+    """Moving mean over a twentieth of the recorded points, thinned to about `points`."""
+    window = max(1, len(curve) // 20)
+    smooth = curve.assign(**{name: curve[name].rolling(window, min_periods=1).mean() for name in ("loss", "accuracy")})
+    return smooth.iloc[:: max(1, len(smooth) // points)]

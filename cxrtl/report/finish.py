@@ -1,0 +1,17 @@
+"""The end of a run: sample images kept beside the results, then the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cxrtl.records import Prepared
+from cxrtl.report.load import load_run
+from cxrtl.report.page import write_report
+from cxrtl.report.samples import collect_samples
+from cxrtl.rundir import RunDir
+
+
+def finish(run: RunDir, prepared: Prepared) -> Path:
+    """Write `samples.parquet` and the report of a complete run; returns the page's path."""
+    collect_samples(run, load_run(run).predictions, prepared)
+    return write_report(run)

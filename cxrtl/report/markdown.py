@@ -1,0 +1,181 @@
+"""The report's numbers as Markdown, for a repository, an issue or a pull request."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+
+from cxrtl.report import words
+from cxrtl.report.shape import Row, Summary
+
+MAIN = ("accuracy", "sensitivity", "specificity", "auc")
+FURTHER = ("ppv", "npv", "f1")
+
+
+def markdown(summary: Summary) -> str:
+    """`report.md`: stamps first, then the same numbers as the page. Names are escaped."""
+    blocks = [
+        *(f"> **{escape(stamp['text'])}**" for stamp in summary["stamps"]),
+        f"# {escape(summary['name'])}",
+        escape(summary["description"]),
+        *_glance(summary),
+        *_budgets(summary),
+        *_further(summary),
+        *_published(summary),
+        *_differences(summary),
+        *_folds(summary),
+        *_provenance(summary),
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def escape(text: str) -> str:
+    """Text that Markdown, HTML inside it and a table cell all leave alone."""
+    plain = html.escape(" ".join(str(text).split()), quote=False)
+    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", plain)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A pipe table; the first column reads left, the rest right."""
+    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _glance(summary: Summary) -> list[str]:
+    answers = (
+        ("How good", words.how_good(summary), words.how_good_note(summary)),
+        ("How sure", words.how_sure(summary), words.how_sure_note(summary)),
+        ("How long", words.how_long(summary), words.how_long_note(summary)),
+        ("Leak-free", words.leak_free(summary), words.leak_free_note(summary)),
+    )
+    return ["\n".join(f"- **{name}**: {escape(answer)}. {escape(note)}" for name, answer, note in answers)]
+
+
+def _cell(row: Row, name: str) -> str:
+    value = row["metrics"][name]
+    return f"{words.metric(name, value['value'])} [{words.bounds(name, value)}]".replace(" []", "")
+
+
+def _budgets(summary: Summary) -> list[str]:
+    head = ["Arm", "Iterations", "Accuracy %", "Sensitivity %", "Specificity %", "AUC pooled", "AUC folds, mean ± sd"]
+    head += ["Train s, sum", "Train s, fold", "Wall s, sum"]
+    rows = [
+        [
+            escape(row["arm"]),
+            str(row["iterations"]),
+            *(_cell(row, name) for name in MAIN),
+            words.mean_sd(row),
+            words.seconds(row["time"]["train_total"]),
+            words.seconds(row["time"]["train_fold"]),
+            words.seconds(row["time"]["wall_total"]),
+        ]
+        for row in summary["rows"]
+    ]
+    notes = [f"- {escape(note)}" for note in words.gap_notes(summary)]
+    why = "Pooled and mean-fold AUC differ by more than 0.01, usually because folds differ in calibration:"
+    return [
+        "## Results",
+        f"Intervals at {words.level(summary)}.",
+        table(head, rows),
+        *(["\n".join([why, "", *notes])] if notes else []),
+    ]
+
+
+def _further(summary: Summary) -> list[str]:
+    head = ["Arm", "Iterations", "PPV %", "NPV %", "F1", "Brier", "TP", "FN", "FP", "TN"]
+    rows = [
+        [
+            escape(row["arm"]),
+            str(row["iterations"]),
+            *(_cell(row, name) for name in FURTHER),
+            words.area(row["brier"]),
+            *(str(count) for count in _counts(row)),
+        ]
+        for row in summary["rows"]
+    ]
+    return ["## Further metrics", table(head, rows)]
+
+
+def _counts(row: Row) -> tuple[int, int, int, int]:
+    found = row["confusion"]
+    return found["tp"], found["fn"], found["fp"], found["tn"]
+
+
+def _published(summary: Summary) -> list[str]:
+    if not summary["published"]:
+        return []
+    rows = []
+    for item in summary["published"]:
+        for arm in [verdict["arm"] for verdict in item["against"]] or [words.headline(summary)["arm"]]:
+            cells = []
+            for name in MAIN:
+                value = item["metrics"][name]
+                said = words.verdict(item, arm, name)
+                cells.append("–" if value is None else f"{words.metric(name, value)} ({said})")
+            rows.append([escape(item["study"]), str(item["iterations"]), escape(arm), *cells])
+    head = ["Study", "Iterations", "Against arm", "Accuracy %", "Sensitivity %", "Specificity %", "AUC"]
+    return ["## Published values", table(head, rows)]
+
+
+def _differences(summary: Summary) -> list[str]:
+    if not summary["differences"]:
+        return []
+    head = ["Arm", "Iterations", "AUC difference", "p", "p, Holm", "Accuracy difference, points", "p", "p, Holm"]
+    rows = [
+        [
+            escape(f"{row['second']} − {row['first']}"),
+            str(row["iterations"]),
+            f"{words.signed(row['auc']['value'])} [{words.signed_bounds(row['auc'])}]",
+            words.p_value(row["auc_p"]),
+            words.p_value(row["auc_p_holm"]),
+            words.signed(row["accuracy"], 1, 100),
+            words.p_value(row["accuracy_p"]),
+            words.p_value(row["accuracy_p_holm"]),
+        ]
+        for row in summary["differences"]
+    ]
+    return ["## Differences between arms", table(head, rows)]
+
+
+def _folds(summary: Summary) -> list[str]:
+    head = ["Arm", "Iterations", "Fold", "Images", "Accuracy %", "Sensitivity %", "Specificity %", "AUC", "Train s"]
+    rows = [
+        [
+            escape(row["arm"]),
+            str(row["iterations"]),
+            str(row["fold"]),
+            str(row["images"]),
+            words.share(row["accuracy"]),
+            words.share(row["sensitivity"]),
+            words.share(row["specificity"]),
+            words.area(row["auc"]),
+            words.seconds(row["train_seconds"]),
+        ]
+        for row in summary["fold_rows"]
+    ]
+    return ["## Folds", f"<details><summary>{len(rows)} rows</summary>", table(head, rows), "</details>"]
+
+
+def _provenance(summary: Summary) -> list[str]:
+    data, found = summary["data"], summary["leakage"]
+    counts = ", ".join(f"{escape(name)} {count:,}" for name, count in data["counts"].items())
+    skipped = ", ".join(f"{escape(reason)} {count:,}" for reason, count in data["skipped"].items()) or "none"
+    patients = "unknown" if data["patients"] is None else f"{data['patients']:,}"
+    facts = [
+        f"Images: {data['images']:,} ({counts}); patients: {patients}; skipped: {skipped}",
+        f"Folds: {data['folds']}, hash `{escape(data['folds_hash'][:12])}`, data `{escape(data['dataset_hash'][:12])}`",
+        f"Leakage certificate: {'passed' if found['passed'] else 'not passed' if found['present'] else 'absent'}",
+        f"Machine: {escape(', '.join(f'{key} {value}' for key, value in summary['environment'].items()))}",
+        f"Run: {escape(summary['run_hash'][:12])}, {escape(summary['device'])}, {escape(summary['precision'])}",
+    ]
+    return [
+        "## Where the numbers come from",
+        "\n".join(f"- {fact}" for fact in facts),
+        "Run it again:",
+        f"    {' '.join(summary['command'].split())}",
+        "## Limits",
+        "\n".join(f"- {escape(line)}" for line in words.limits(summary)),
+        "## How to cite",
+        escape(words.citation(summary)),
+    ]

@@ -1,0 +1,108 @@
+"""`report.html`: one file that needs no network and no script, with `report.md`, `summary.json` and `figures/`."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from cxrtl.report import words
+from cxrtl.report.figures import SHOWN_ARMS, SHOWN_PROGRESS, Drawings, draw
+from cxrtl.report.load import load_run
+from cxrtl.report.markdown import markdown
+from cxrtl.report.samples import SHOWN_SIDE, Sample, read_samples
+from cxrtl.report.shape import Row, Summary
+from cxrtl.report.summary import build
+from cxrtl.rundir import RunDir, write_bytes, write_json
+
+# nothing may be fetched, run, embedded or sent: a result file that smuggles in markup finds no door
+CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+def write_report(run: RunDir, partial: bool = False) -> Path:
+    """Write `summary.json`, `figures/`, `report.md` and `report.html` into the run folder; return the page's path.
+
+    The same result files give the same bytes. Each file is replaced atomically, the page last.
+
+    Raises:
+        DamagedError, ChangedError, PredictionsError: as `load_run` does.
+    """
+    loaded = load_run(run, partial)
+    summary = build(loaded)
+    samples = read_samples(run)
+    drawings = draw(loaded, summary)
+    write_json(run.path("summary.json"), summary)
+    write_bytes(run.path("report.md"), markdown(summary).encode())
+    page = run.path("report.html")
+    write_bytes(page, render(summary, drawings, samples).encode())
+    return page
+
+
+def render(summary: Summary, drawings: Drawings, samples: list[Sample]) -> str:
+    """The page. Everything that comes from a result file is escaped by the template engine."""
+    environment = Environment(
+        loader=PackageLoader("cxrtl.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {name: getattr(words, name) for name in FILTERS}
+    environment.filters |= {"uri": uri, "shade": shade}
+    return environment.get_template("page.html").render(
+        s=summary,
+        head=words.headline(summary),
+        csp=CSP,
+        drawings=drawings,
+        cells=_by_cell(samples),
+        side=SHOWN_SIDE,
+        groups=groups(summary),
+        words=words,
+        shown_arms=SHOWN_ARMS,
+        shown_progress=SHOWN_PROGRESS,
+    )
+
+
+FILTERS = (
+    "share",
+    "area",
+    "metric_of",
+    "seconds",
+    "duration",
+    "p_value",
+    "signed",
+    "signed_bounds",
+    "mean_sd",
+    "plural",
+)
+
+
+def uri(data: bytes, kind: str) -> Markup:
+    """A data URI of an image of ours; base64 holds no character that HTML would read."""
+    return Markup(f"data:image/{kind};base64,{base64.b64encode(data).decode()}")
+
+
+def shade(row: Row, cell: str) -> str:
+    """The share of its true class that a confusion cell holds, for the depth of its colour, 0 … 1."""
+    found = row["confusion"]
+    positives, negatives = found["tp"] + found["fn"], found["fp"] + found["tn"]
+    count, whole = {
+        "tp": (found["tp"], positives),
+        "fn": (found["fn"], positives),
+        "fp": (found["fp"], negatives),
+        "tn": (found["tn"], negatives),
+    }[cell]
+    return f"{count / whole if whole else 0:.3f}"
+
+
+def groups(summary: Summary) -> list[tuple[str, list[Row]]]:
+    """Rows by arm, in the experiment's order; arms without a finished fold are left out."""
+    found = [(arm, [row for row in summary["rows"] if row["arm"] == arm]) for arm in summary["arms"]]
+    return [(arm, rows) for arm, rows in found if rows]
+
+
+def _by_cell(samples: list[Sample]) -> list[tuple[str, list[Sample]]]:
+    cells = [(name, [sample for sample in samples if sample.cell == name]) for name in words.CELL_NAMES]
+    return [(name, chosen) for name, chosen in cells if chosen]

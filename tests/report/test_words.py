@@ -1,0 +1,44 @@
+"""How numbers are said, at the edges."""
+
+from __future__ import annotations
+
+import pytest
+
+from cxrtl.report import words
+from cxrtl.report.markdown import escape
+from cxrtl.report.shape import PublishedRow, Value, Verdict
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(None, "not recorded"), (8.94, "8.9 s"), (442.2, "442 s"), (840, "14 min"), (6840, "1 h 54 min")],
+)
+def test_duration(seconds: float | None, said: str) -> None:
+    assert words.duration(seconds) == said
+
+
+def test_undefined_is_said() -> None:
+    nothing = Value(value=None, low=None, high=None, method=None)
+    assert (words.share(None), words.area(None), words.seconds(None)) == ("undefined", "undefined", "–")
+    assert words.bounds("auc", nothing) == ""
+    assert words.bounds("auc", Value(value=0.5, low=None, high=None, method=None)) == "no interval"
+    assert words.p_value(None) == "not tested"
+
+
+def test_signs_and_p_values() -> None:
+    assert (words.signed(-0.0123), words.signed(0.0004), words.signed(-0.0004)) == ("−0.012", "0.000", "0.000")
+    assert words.signed(-0.0123, 1, 100) == "−1.2"
+    assert (words.p_value(0.0004), words.p_value(0.0154)) == ("< 0.001", "0.015")
+
+
+def test_verdicts() -> None:
+    values = {"accuracy": 0.881, "sensitivity": None}
+    against = [Verdict(arm="a", metrics={"accuracy": "above", "sensitivity": None})]
+    row = PublishedRow(study="s", iterations=250, metrics=values, seconds=None, against=against)
+    assert words.verdict(row, "a", "accuracy") == "outside, above"
+    assert words.verdict(row, "a", "sensitivity") == ""
+    assert words.verdict(row, "b", "accuracy") == "no interval of this length"
+
+
+def test_markdown_escape() -> None:
+    assert escape("a|b\n<b>*x*</b>") == r"a\|b &lt;b&gt;\*x\*&lt;/b&gt;"
