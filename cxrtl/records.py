@@ -200,7 +200,7 @@ class Predictions:
         scores = self.frame[wanted[-2:]].to_numpy(dtype=np.float64)
         if not np.isfinite(scores).all() or (scores < 0).any() or (np.abs(scores.sum(axis=1) - 1) > 1e-4).any():
             raise PredictionsError(
-                "predictions hold scores that are not probabilities summing to 1: training diverged?"
+                "predictions hold scores that are no probabilities summing to 1: did training diverge?"
             )
         unknown = sorted(set(self.frame["label"]) - set(self.classes))
         if unknown:

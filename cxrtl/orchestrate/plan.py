@@ -97,7 +97,7 @@ def probe(
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
             if isinstance(cause, CxrtlError):
-                raise cause from None
+                raise type(cause)(f"arm {recipe.name!r}: {cause}") from None
             first = (str(cause).strip().splitlines() or [""])[0]
             raise TrialError(f"arm {recipe.name!r} fails in its first step: {type(cause).__name__}: {first}") from cause
         except ray.exceptions.RayError as error:

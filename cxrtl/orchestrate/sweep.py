@@ -72,7 +72,7 @@ def run(job: Job, plan: Plan, parts: list[ray.data.Dataset], verbose: bool = Fal
             f"train.batch_size or resources.max_concurrent, then run the same command. Ray says: {last}"
         )
     if missing:
-        raise Interrupted(f"stopped with {len(missing)} trial(s) to go. Run the same command to go on.")
+        raise Interrupted(f"Ray Tune ended with {len(missing)} trial(s) to go: run the same command to go on")
 
 
 def _work(job: Job, trial: Trial) -> int:

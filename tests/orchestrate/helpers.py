@@ -93,3 +93,11 @@ def scores(home: Path) -> dict[str, pd.DataFrame]:
 def same(left: dict[str, pd.DataFrame], right: dict[str, pd.DataFrame]) -> bool:
     """Bit for bit."""
     return left.keys() == right.keys() and all(left[key].equals(right[key]) for key in left)
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended; one that waits to be reaped has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True

@@ -6,11 +6,10 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
-import psutil
-
-from tests.orchestrate.helpers import cxrtl, experiment, same, scores, start, training, wait_for
+from tests.orchestrate.helpers import cxrtl, experiment, gone, same, scores, start, training, wait_for
 
 
 def test_killed_trial_goes_on_from_its_state(undisturbed: Path, tmp_path: Path) -> None:
@@ -26,10 +25,12 @@ def test_killed_trial_goes_on_from_its_state(undisturbed: Path, tmp_path: Path) 
 def test_killed_driver_leaves_nothing_running_and_the_same_command_goes_on(undisturbed: Path, tmp_path: Path) -> None:
     process = start("run", experiment(tmp_path), "--home", tmp_path, log=tmp_path / "log")
     beat = wait_for(lambda: training(tmp_path), process)
-    trial = psutil.Process(int(beat["process"].split()[0]))
     process.kill()
     process.wait()
-    trial.wait(timeout=60)  # Ray's processes share the driver's fate
+    until = time.monotonic() + 60
+    while not gone(int(beat["process"].split()[0])):  # Ray's processes share the driver's fate
+        assert time.monotonic() < until
+        time.sleep(0.1)
     looked = cxrtl("status", tmp_path / "runs/small", "--json")
     states = {each["name"]: each["state"] for each in json.loads(looked.stdout)["trials"]}
     assert states["mobilenet_v3_small/fold0"] == "cut off"
@@ -63,11 +64,20 @@ def test_damaged_result_is_made_again(undisturbed: Path, tmp_path: Path) -> None
 
 
 def test_broken_loop_stops_the_run_once(tmp_path: Path) -> None:
-    # The rate makes the loss infinite: every trial would fail, and would fail again.
-    broken = experiment(tmp_path, "[[arm]]\nname = 'wild'\ntrain = { rate = 10, head_rate_factor = 10000 }\n")
-    done = cxrtl("run", broken, "--home", tmp_path)
+    # More images a batch than a training fold has: the timed steps pass, every trial fails, and would fail again.
+    done = cxrtl("run", experiment(tmp_path), "--home", tmp_path, "--set", "train.batch_size=40")
     assert done.returncode == 1
-    assert done.stderr.count("diverged") == 1 and "error.txt" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and "Traceback (most" not in done.stderr + done.stdout
-    trace = next((tmp_path / "runs/small/wild").glob("fold*/error.txt")).read_text()
-    assert "TrialError" in trace
+    assert "TrialError: train.batch_size = 40 exceeds the 24 training images" in done.stderr
+    trace = next((tmp_path / "runs/small/mobilenet_v3_small").glob("fold*/error.txt"))
+    assert "Traceback (most recent call last)" in trace.read_text() and "error.txt" in done.stderr
+    looked = cxrtl("status", tmp_path / "runs/small")
+    assert "failed" in looked.stdout
+
+
+def test_diverging_arm_is_named_before_anything_trains(tmp_path: Path) -> None:
+    wild = experiment(tmp_path, "[[arm]]\nname = 'wild'\ntrain = { rate = 10, head_rate_factor = 10000 }\n")
+    done = cxrtl("run", wild, "--home", tmp_path)
+    assert done.returncode == 1 and "TrialError: arm 'wild': the loss" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "runs/small/wild").exists()

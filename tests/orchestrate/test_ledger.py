@@ -1,0 +1,98 @@
+"""A run's identity: what decides numbers counts, what does not does not, and differences are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cxrtl.config import Experiment, parse
+from cxrtl.errors import ChangedError
+from cxrtl.learn.weights import Weights
+from cxrtl.orchestrate import ledger
+from cxrtl.records import Folds, Prepared
+from cxrtl.rundir import RunDir
+
+PREPARED = Prepared(Path(), ("n", "p"), 64, 4, True, "d" * 64)
+FOLDS = Folds(pd.DataFrame({"fold": [0, 1]}), "d" * 64, True, "f" * 64)
+
+
+def experiment(**changes: object) -> Experiment:
+    return parse({"name": "x", "data": {"source": "phantom"}, "arm": [{"name": "a"}], **changes})
+
+
+def identity(given: Experiment, sha256: str = "1" * 64, folds: Folds = FOLDS) -> ledger.Identity:
+    return ledger.Identity.of(given, PREPARED, folds, {"a": Weights("imagenet", "w.pth", sha256, b"")})
+
+
+def begin(run: RunDir) -> None:
+    run.root.mkdir()
+    machine = ledger.Machine("cpu", {"a": "fp32"})
+    starts = {"a": Weights("imagenet", "w.pth", "1" * 64, b"")}
+    ledger.write(run, experiment(), identity(experiment()), PREPARED, FOLDS, starts, machine, "cxrtl run x.toml")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"train": {"rate": 0.5}},
+        {"augment": {"crop": 0.2}},
+        {"arm": [{"name": "b"}]},
+        {"resources": {"cpus_per_fold": 2}},  # threads change the last bits
+    ],
+)
+def test_what_decides_numbers_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    run = RunDir(tmp_path / "x")
+    begin(run)
+    changed = experiment(**change)
+    name = changed.recipes[0].name
+    mine = ledger.Identity.of(changed, PREPARED, FOLDS, {name: Weights("imagenet", "w.pth", "1" * 64, b"")})
+    with pytest.raises(ChangedError, match="→"):
+        ledger.check_unchanged(run, mine)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"description": "other"},
+        {"train": {"checkpoint_every": 1, "init_sha256": "1" * 64}},
+        {"resources": {"max_concurrent": 1}},
+        {"published": [{"study": "s", "iterations": 1}]},
+    ],
+)
+def test_what_decides_nothing_is_not(tmp_path: Path, change: dict[str, object]) -> None:
+    run = RunDir(tmp_path / "x")
+    begin(run)
+    assert ledger.check_unchanged(run, identity(experiment(**change)))
+
+
+def test_other_weights_under_the_same_name_are_refused(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "x")
+    begin(run)
+    with pytest.raises(ChangedError, match=r"arms\.a\.train\.weights_sha256: '1+' → '2+'"):
+        ledger.check_unchanged(run, identity(experiment(), "2" * 64))
+
+
+def test_run_not_begun_has_nothing_to_compare(tmp_path: Path) -> None:
+    assert ledger.check_unchanged(RunDir(tmp_path), identity(experiment())) is None
+
+
+def test_device_kind_and_precision_belong_to_the_hash() -> None:
+    mine = identity(experiment())
+    kinds = [("cpu", "fp32"), ("cpu", "bf16"), ("cuda", "bf16")]
+    assert len({mine.run_hash(ledger.Machine(device, {"a": precision})) for device, precision in kinds}) == 3
+
+
+def test_kept_experiment_reads_back_as_the_same(tmp_path: Path) -> None:
+    from cxrtl.config import load
+
+    run = RunDir(tmp_path / "x")
+    begin(run)
+    assert load(run.path("experiment.toml")) == experiment()
+
+
+def test_differences_name_the_key() -> None:
+    found = ledger.differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}, "d": 4})
+    assert found == [("a.b", 1, 3), ("a.c", 2, "absent"), ("d", "absent", 4)]

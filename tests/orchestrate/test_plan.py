@@ -1,0 +1,79 @@
+"""Planning: what trains as one trial, how many fit, and what to change where none does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cxrtl.config import Experiment, Resources, parse
+from cxrtl.errors import PlanError
+from cxrtl.orchestrate import plan
+from cxrtl.orchestrate.cluster import Node
+
+
+def experiment(**train: object) -> Experiment:
+    raw = {"name": "x", "data": {"source": "phantom"}, "train": {"init": "scratch", "budgets": [5, 10], **train}}
+    return parse({**raw, "arm": [{"name": "a"}, {"name": "b", "train": {"budgets": [7]}}]})
+
+
+def probes(seconds: float = 2.0, size: int = 10) -> dict[str, plan.Probe]:
+    return {name: plan.Probe("cpu", "", "fp32", seconds, size) for name in ("a", "b")}
+
+
+def test_budgets_are_milestones_of_one_trial() -> None:
+    found = plan.trials(experiment(), 2)
+    assert [(t.arm, t.fold, t.budgets, t.folder) for t in found] == [
+        ("a", 0, (5, 10), "a/fold0"),
+        ("b", 0, (7,), "b/fold0"),
+        ("a", 1, (5, 10), "a/fold1"),
+        ("b", 1, (7,), "b/fold1"),
+    ]
+
+
+@pytest.mark.parametrize("change", [{"independent": True}, {"schedule": "cosine"}])
+def test_budgets_are_trials_of_their_own_where_the_way_depends_on_the_length(change: dict[str, object]) -> None:
+    found = [t for t in plan.trials(experiment(**change), 1) if t.arm == "a"]
+    assert [(t.budgets, t.folder) for t in found] == [((5,), "a/fold0/budget5"), ((10,), "a/fold0/budget10")]
+
+
+@pytest.mark.parametrize(
+    ("resources", "nodes", "fit"),
+    [
+        ({}, [Node(2, 0)], 2),
+        ({"cpus_per_fold": 2}, [Node(3, 0), Node(4, 0)], 3),
+        ({}, [Node(2, 0), Node(16, 2)], 2),  # auto: a GPU each, where there are GPUs
+        ({"gpus_per_fold": 0.25}, [Node(16, 1)], 4),
+        ({"gpus_per_fold": 0.25}, [Node(3, 1)], 3),
+        ({"max_concurrent": 1}, [Node(8, 0)], 1),
+        ({"gpus_per_fold": 0.0}, [Node(4, 1)], 4),
+    ],
+)
+def test_slots(resources: dict[str, object], nodes: list[Node], fit: int) -> None:
+    assert plan.slots(Resources.model_validate(resources), nodes) == fit
+
+
+@pytest.mark.parametrize(
+    ("resources", "advice"),
+    [
+        ({"cpus_per_fold": 3}, "set resources.cpus_per_fold to 2 or less"),
+        ({"gpus_per_fold": 1.0}, "set resources.gpus_per_fold to 0 or less"),
+    ],
+)
+def test_what_cannot_start_is_refused_with_the_smallest_change(resources: dict[str, object], advice: str) -> None:
+    with pytest.raises(PlanError, match=advice):
+        plan.slots(Resources.model_validate(resources), [Node(2, 0), Node(1, 0)])
+
+
+def test_plan_counts_what_is_left(tmp_path: Path) -> None:
+    trials = plan.trials(experiment(), 3)
+    drawn = plan.make(experiment(), trials, ["a/fold0"], [Node(2, 0)], probes(), tmp_path)
+    assert len(drawn.todo) == 5 and (drawn.concurrent, drawn.waves) == (2, 3)
+    assert drawn.estimated_seconds == pytest.approx(2.0 * (2 * 10 + 3 * 7) / 2)
+    assert drawn.disk_needed == 10 * (2 * (2 + 3) + 3 * (1 + 3))
+
+
+def test_too_small_a_disk_is_refused(tmp_path: Path) -> None:
+    trials = plan.trials(experiment(), 3)
+    with pytest.raises(PlanError, match="make room"):
+        plan.make(experiment(), trials, [], [Node(2, 0)], probes(size=10**15), tmp_path)
