@@ -138,7 +138,7 @@ def main() -> None:
             rows.append((command, ray["launch"], ray["wall"], plain["wall"], extra, own))
             print(
                 f"round {number}: command {command:.1f} s, launch {ray['launch']:.1f} s; {args.folds} folds in "
-                f"{ray['wall']:.1f} s on Ray, {plain['wall']:.1f} s plain; beyond the loop {extra:.2f} s a fold on Ray, "
+                f"{ray['wall']:.1f} s on Ray, {plain['wall']:.1f} s plain; overhead a fold {extra:.2f} s on Ray, "
                 f"{own:.2f} s plain; scores equal to the bit: {equal}",
                 flush=True,
             )
