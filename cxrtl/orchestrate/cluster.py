@@ -42,6 +42,7 @@ def connect(address: str | None, verbose: bool) -> Iterator[list[Node]]:
     # Tune's own tables and files, and Ray's hints, are for other uses: our display and ledger take their place.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no network unless asked
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # its own would wait for the trials to end
     os.environ.setdefault("RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING", "0")
     if not verbose:

@@ -29,6 +29,19 @@ def test_everything_is_where_it_should_be(undisturbed: Path) -> None:
     assert list((run / "tensorboard").glob("*/fold0/events*")) and list((run / "tensorboard").glob("*/fold0/budget-*"))
 
 
+def test_tensorboard_shows_curves_and_budgets_as_hparams(undisturbed: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = undisturbed / "runs/small/tensorboard/mobilenet_v3_small/fold0"
+    board = EventAccumulator(str(folder)).Reload()
+    assert [event.step for event in board.Scalars("training/loss")] == list(range(5, 121, 5))
+    assert [event.step for event in board.Scalars("held_out/accuracy")] == [20, 120]
+    for budget in (20, 120):
+        kept = EventAccumulator(str(folder / f"budget-{budget}")).Reload()
+        plugin = kept.PluginTagToContent("hparams")
+        assert b"budget" in plugin["_hparams_/session_start_info"]
+
+
 def test_every_image_is_predicted_once_by_models_that_did_not_see_its_patient(undisturbed: Path) -> None:
     folds = pd.read_parquet(undisturbed / "runs/small/folds.parquet")
     for budget in (20, 120):
