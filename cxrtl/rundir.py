@@ -62,8 +62,10 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
         os.close(folder)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes) -> str:
+    """Write atomically; returns the sha256."""
     write_atomic(path, lambda part: _drop(part.write_bytes(data)))
+    return hashlib.sha256(data).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -35,15 +35,14 @@ def tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     flat = {f"model.{key}": value for key, value in model.state_dict().items()}
     for index, slots in optimizer.state_dict()["state"].items():
         flat |= {f"optimizer.{index}.{name}": value for name, value in slots.items() if isinstance(value, Tensor)}
-    return {key: value.detach().cpu().contiguous().clone() for key, value in flat.items()}
+    return {key: value.detach().cpu().contiguous() for key, value in flat.items()}
 
 
 def save(folder: Path, state: State, model: nn.Module, optimizer: Optimizer, run_hash: str) -> None:
     """Write the state so that a crash at any point leaves this one or the one before, whole."""
     name = f"state-{state.iteration}.safetensors"
-    blob = safetensors.torch.save(tensors(model, optimizer))
-    rundir.write_bytes(folder / name, blob)
-    record = {"run_hash": run_hash, "tensors": name, "sha256": rundir.sha256_file(folder / name), **asdict(state)}
+    digest = rundir.write_bytes(folder / name, safetensors.torch.save(tensors(model, optimizer)))
+    record = {"run_hash": run_hash, "tensors": name, "sha256": digest, **asdict(state)}
     rundir.write_json(folder / "state.json", record)
     for old in folder.glob("state-*.safetensors"):
         if old.name != name:

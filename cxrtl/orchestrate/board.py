@@ -5,10 +5,14 @@ Each trial has its curves under its own name, and each of its budgets an entry o
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
-from tensorboardX import SummaryWriter
-from tensorboardX.summary import hparams
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import hparams, scalar
 
 from cxrtl.config import Recipe
 from cxrtl.records import Milestone, Trial
@@ -17,19 +21,38 @@ from cxrtl.rundir import RunDir
 _KNOBS = ("backbone", "init", "optimizer", "rate", "head_rate_factor", "schedule", "batch_size", "weight_decay")
 
 
+class Events:
+    """One events file. Written in this thread: tensorboardX's usual writer takes half a second to end its own."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.writer = EventsWriter(str(folder / "events"))
+
+    def add(self, summary: Any, step: int) -> None:
+        self.writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def purge_from(self, step: int) -> None:
+        start = SessionLog(status=SessionLog.START)
+        self.writer.write_event(Event(wall_time=time.time(), step=step, session_log=start))
+
+    def close(self) -> None:
+        self.writer.close()
+
+
 class Board:
     """Writes one trial's events; what an earlier try wrote past `resume_at` iterations is purged."""
 
     def __init__(self, run: RunDir, trial: Trial, recipe: Recipe, resume_at: int) -> None:
         self.folder = run.path("tensorboard", trial.folder)
         self.trial, self.recipe = trial, recipe
-        self.writer = SummaryWriter(str(self.folder), purge_step=resume_at + 1)
+        self.events = Events(self.folder)
+        self.events.purge_from(resume_at + 1)
 
     def curve(self, lines: Iterable[dict[str, float]]) -> None:
         for line in lines:
-            step = int(line["iteration"])
             for name in ("loss", "accuracy", "rate"):
-                self.writer.add_scalar(f"training/{name}", line[name], step)
+                self.events.add(scalar(f"training/{name}", line[name]), int(line["iteration"]))
+        self.events.writer.flush()
 
     def milestone(self, reached: Milestone) -> None:
         scores = {
@@ -37,15 +60,15 @@ class Board:
             "held_out/loss": reached.held_out_loss,
             "time/train_seconds": reached.train_seconds,
         }
-        for name, value in scores.items():
-            self.writer.add_scalar(name, value, reached.iterations)
         knobs = {name: getattr(self.recipe.train, name) for name in _KNOBS}
         knobs |= {"arm": self.trial.arm, "fold": self.trial.fold, "budget": reached.iterations}
-        with SummaryWriter(str(self.folder / f"budget-{reached.iterations}")) as writer:
-            for event in hparams(knobs, scores):
-                writer.file_writer.add_summary(event)
-            for name, value in scores.items():
-                writer.add_scalar(name, value, reached.iterations)
+        entry = Events(self.folder / f"budget-{reached.iterations}")
+        for summary in hparams(knobs, scores):
+            entry.add(summary, 0)
+        for name, value in scores.items():
+            entry.add(scalar(name, value), reached.iterations)
+            self.events.add(scalar(name, value), reached.iterations)
+        entry.close()
 
     def close(self) -> None:
-        self.writer.close()
+        self.events.close()

@@ -131,8 +131,8 @@ class FoldRun:
         reached = Milestone(at.iteration, at.train_seconds, seconds, float(-chosen.log().mean()), hits)
         names = (f"predictions-{at.iteration}.parquet", f"weights-{at.iteration}.safetensors")
         rundir.write_predictions(self.folder / names[0], self._predictions(at.iteration, scores))
-        rundir.write_bytes(self.folder / names[1], state.model_bytes(self.model))
-        at.files |= {name: rundir.sha256_file(self.folder / name) for name in names}
+        at.files[names[0]] = rundir.sha256_file(self.folder / names[0])
+        at.files[names[1]] = rundir.write_bytes(self.folder / names[1], state.model_bytes(self.model))
         at.milestones.append(reached)
         self.board.milestone(reached)
         if at.iteration < self.trial.budgets[-1]:  # after the last, the result follows at once
