@@ -92,7 +92,16 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
 @pytest.mark.slow
 def test_job_runs_under_token_authentication(cluster: tuple[str, dict[str, str]], tmp_path: Path) -> None:
     address, env = cluster
-    small = ["--set", "data.phantom_patients=24", "--set", "folds.k=2", "--set", "train.budgets=[4,8]"]
+    small = [
+        "--set",
+        "data.phantom_patients=24",
+        "--set",
+        "folds.k=2",
+        "--set",
+        "train.budgets=[4,8]",
+        "--set",
+        "train.batch_size=8",
+    ]
     submit = [RAY, "job", "submit", "--address", address, "--working-dir", ".", "--"]
     words = [*submit, sys.executable, "jobs/run.py", "jobs/experiments/demo.toml", *small]
     done = subprocess.run(words, env=env, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)

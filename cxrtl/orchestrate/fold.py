@@ -22,6 +22,7 @@ from ray.train.torch import TorchTrainer
 from cxrtl import rundir
 from cxrtl.config import Recipe
 from cxrtl.data import feed
+from cxrtl.errors import CxrtlError
 from cxrtl.learn import loop, state, transfer
 from cxrtl.learn.precision import Precision
 from cxrtl.learn.weights import Weights
@@ -68,14 +69,15 @@ def fold_trial(config: dict[str, Any], parts: list[ray.data.Dataset], job: Job) 
 
 def describe(error: Exception, path: Path) -> str:
     """One line for the console; the traceback goes to `path`, whose folder is made where it is missing."""
-    line = str(error).strip().splitlines()[0] if str(error).strip() else ""
-    line = f"{line} ({type(error).__name__})" if line else type(error).__name__
+    line = (str(error).strip().splitlines() or [""])[0]
+    if not isinstance(error, CxrtlError):
+        line = f"{type(error).__name__}: {line}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     except OSError as failed:  # a full disk, most likely the fault itself
-        return f"{line}. The traceback could not be written to {path}: {failed.strerror}"
-    return f"{line}. Traceback: {path}"
+        return f"{line} The traceback could not be written to {path}: {failed.strerror}"
+    return f"{line} (traceback: {path})"
 
 
 def fold_loop(config: dict[str, Any]) -> None:
