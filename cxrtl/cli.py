@@ -13,7 +13,7 @@ import typer
 
 from cxrtl import config
 from cxrtl.console import Screen
-from cxrtl.errors import ConfigError, CxrtlError, Interrupted, ManifestError
+from cxrtl.errors import ConfigError, CxrtlError, Interrupted, ManifestError, RunError
 from cxrtl.rundir import RunDir
 
 app = typer.Typer(
@@ -188,8 +188,9 @@ def _manners(screen: Screen) -> Iterator[None]:
         screen.error(Interrupted("stopped. What is finished is kept: run the same command to go on."))
         raise typer.Exit(Interrupted.exit_code) from None
     except OSError as error:
-        screen.error(CxrtlError(f"{error.filename or 'a file'}: {error.strerror}. What is finished is kept."))
-        raise typer.Exit(1) from None
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        screen.error(RunError(f"{what}. What is finished is kept: mend this and run the same command."))
+        raise typer.Exit(RunError.exit_code) from None
 
 
 def main(words: list[str] | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -215,8 +215,11 @@ def _go_on(
     session.launch_seconds = time.time() - session.started - session.prepare_seconds
     try:
         sweep.run(job, drawn, parts, options.verbose)
-    finally:
-        _record(folder, todo, session, saved["run_hash"])
+    except BaseException:
+        with suppress(OSError):  # a full disk, say: the first fault is the one to show
+            _record(folder, todo, session, saved["run_hash"])
+        raise
+    _record(folder, todo, session, saved["run_hash"])
 
 
 def _record(folder: RunDir, todo: _Todo, session: Session, run_hash: str) -> None:
