@@ -1,6 +1,6 @@
 """Every knob of an experiment, once: its type, unit, default and meaning.
 
-An experiment file is TOML with the tables `data`, `folds`, `train`, `augment`, `resources`, any number of
+An experiment file is TOML with the tables `data`, `folds`, `train`, `augment`, `resources`, `report`, any number of
 `[[arm]]` (a name and overrides of `train` and `augment`) and `[[published]]` rows to compare with.
 """
 
@@ -165,6 +165,15 @@ class Published(Table):
     seconds: float | None = Field(None, gt=0, description="time the study states")
 
 
+class Report(Table):
+    """What the report says besides; nothing here changes a training."""
+
+    prevalence: Probability | None = Field(None, description="share of positives at which PPV and NPV are also given")
+    sensitivity_target: Probability = Field(0.9, description="sensitivity that an operating point is chosen for")
+    specificity_target: Probability = Field(0.9, description="specificity that an operating point is chosen for")
+    smallest_group: int = Field(10, ge=1, description="subgroups of fewer patients are not shown")
+
+
 class Recipe(Table):
     """An arm with every knob filled in."""
 
@@ -186,6 +195,7 @@ class Experiment(Table):
     resources: Resources = Resources()
     arm: tuple[Arm, ...] = Field((), description="the recipes; none: one arm, named after the backbone")
     published: tuple[Published, ...] = Field((), description="published rows to compare with")
+    report: Report = Report()
 
     @model_validator(mode="after")
     def _arms_resolve(self) -> Experiment:

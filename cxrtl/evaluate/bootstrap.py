@@ -35,8 +35,9 @@ def resample(
     threshold: float = THRESHOLD,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    ranks: bool = True,
 ) -> dict[str, Resampled]:
-    """Draw P of P patients with replacement, `resamples` times, and recompute every ratio and the AUC.
+    """Draw P of P patients with replacement, `resamples` times, and recompute every ratio and, with `ranks`, the AUC.
 
     `truth`, `score`, `patients` (any codes) are `[N]`. The same seed and patients give the same draws, whatever the
     scores.
@@ -45,7 +46,7 @@ def resample(
     codes = np.unique(patients, return_inverse=True)[1]
     size = int(codes.max()) + 1
     table = _patient_counts(truth, score >= threshold, codes, size)
-    pairs = _Pairs.of(truth, score, codes)
+    pairs = _Pairs.of(truth, score, codes) if ranks else None
     rng = np.random.default_rng(seed)
     block = max(1, _CELLS // max(len(truth), size))
     counts, areas = [], []
@@ -54,11 +55,13 @@ def resample(
         drawn = rng.integers(size, size=(rows, size)) + np.arange(rows)[:, None] * size
         weights = np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size).astype(np.float64)
         counts.append(weights @ table)
-        areas.append(pairs.auc(weights))
+        if pairs:
+            areas.append(pairs.auc(weights))
     ratios = counts_to_ratios(np.concatenate(counts))
     without = counts_to_ratios(table.sum(axis=0) - table)
     found = {name: Resampled(ratios[name], without[name]) for name in ratios}
-    found["auc"] = Resampled(np.concatenate(areas), pairs.auc_left_out(size))
+    if pairs:
+        found["auc"] = Resampled(np.concatenate(areas), pairs.auc_left_out(size))
     return found
 
 

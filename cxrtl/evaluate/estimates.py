@@ -46,18 +46,21 @@ def estimate(
     threshold: float = THRESHOLD,
     level: float = LEVEL,
     seed: int = 0,
+    ranks: bool = True,
 ) -> dict[str, Estimate]:
-    """`METRICS` of `truth` `[N]` and `score` `[N]` with two-sided intervals; `patients` as `patient_codes` gives."""
+    """`METRICS` of `truth` `[N]` and `score` `[N]` with two-sided intervals; `patients` as `patient_codes` gives.
+
+    Without `ranks` the AUC is left out: for scores whose ranks mean nothing.
+    """
     counts = confusion(truth, score, threshold)
-    values = {name: counts.ratio(name) for name in RATIOS} | {"auc": auc(truth, score)}
+    values = {name: counts.ratio(name) for name in RATIOS} | ({"auc": auc(truth, score)} if ranks else {})
     if patients is None:
         intervals = {name: _independent(name, counts, level) for name in RATIOS}
-        intervals["auc"] = _auc_interval(values["auc"], truth, score, None, level)
-        return {name: Estimate(values[name], intervals[name]) for name in METRICS}
-    drawn = bootstrap.resample(truth, score, patients, threshold, seed=seed)
+        intervals["auc"] = _auc_interval(values.get("auc"), truth, score, None, level)
+        return {name: Estimate(value, intervals[name]) for name, value in values.items()}
+    drawn = bootstrap.resample(truth, score, patients, threshold, seed=seed, ranks=ranks)
     found = {}
-    for name in METRICS:
-        value = values[name]
+    for name, value in values.items():
         interval = None if value is None else bootstrap.bca(value, drawn[name], level)
         if value is not None and interval is None:
             interval = _by_patient(name, value, truth, score, patients, threshold, level)

@@ -11,24 +11,37 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cxrtl.evaluate.metrics import roc
-from cxrtl.records import FloatArray, Predictions
-from cxrtl.report import words
+from cxrtl.records import FloatArray
+from cxrtl.report import curves, words
 from cxrtl.report.load import Done, Loaded, read_curve
 from cxrtl.report.shape import Row, Summary
-from cxrtl.report.style import GRID, INK, OTHERS, QUIET, Drawing, colour, line, marker, new, save, short, styled
+from cxrtl.report.style import (
+    GRID,
+    INK,
+    OTHERS,
+    QUIET,
+    SHOWN_ARMS,
+    Drawing,
+    colour,
+    line,
+    marker,
+    new,
+    save,
+    short,
+    styled,
+)
 
-SHOWN_ARMS = 7  # drawn in their own colour in ROC and confusion; the rest stays grey, or in the tables
 SHOWN_BUDGETS = 6
 SHOWN_PROGRESS = 12
 
 
 @dataclass(frozen=True)
 class Drawings:
-    """Everything drawn; `roc` one a budget, `progress` one an arm (those with a recorded curve)."""
+    """Everything drawn; `roc` and `calibration` one a budget, `progress` one an arm (those with a recorded curve)."""
 
     time: Drawing
     roc: tuple[Drawing, ...]
+    calibration: tuple[Drawing, ...]
     confusion: Drawing
     progress: tuple[Drawing, ...]
 
@@ -37,13 +50,15 @@ def draw(loaded: Loaded, summary: Summary) -> Drawings:
     """Draw all figures into the run's `figures/`, replacing what an earlier report left there."""
     folder = loaded.run.path("figures")
     folder.mkdir(exist_ok=True)
-    for stale in (*folder.glob("roc-*.*"), *folder.glob("progress-*.*")):
-        stale.unlink()
+    for kind in ("roc", "calibration", "progress"):
+        for stale in folder.glob(f"{kind}-*.*"):
+            stale.unlink()
     budgets = sorted({row["iterations"] for row in summary["rows"]})[-SHOWN_BUDGETS:]
     with styled():
         return Drawings(
             time=_time(summary, folder),
-            roc=tuple(_roc(summary, loaded.predictions, budget, folder) for budget in budgets),
+            roc=tuple(curves.roc(summary, loaded.predictions, budget, folder) for budget in budgets),
+            calibration=tuple(curves.calibration(summary, budget, folder) for budget in budgets),
             confusion=_confusion(summary, folder),
             progress=_progress(loaded, folder),
         )
@@ -129,39 +144,6 @@ def _time_published(axes: Axes, summary: Summary) -> None:
                 markersize=6,
                 label=f"{short(study)} (published)",
             )
-
-
-def _roc(summary: Summary, predictions: Predictions, iterations: int, folder: Path) -> Drawing:
-    figure, axes = new(4.1, 4.2)
-    axes.plot([0, 1], [0, 1], color=GRID, linewidth=1)
-    rest = 0
-    for place, arm in reversed(list(enumerate(summary["arms"]))):  # the first arm on top
-        row = next((r for r in summary["rows"] if r["arm"] == arm and r["iterations"] == iterations), None)
-        chosen = predictions.select(arm, iterations) if row else None
-        curve = roc(chosen.truth, chosen.score) if chosen else None
-        if row is None or curve is None:
-            continue
-        known = place < SHOWN_ARMS
-        rest += not known
-        axes.plot(
-            curve.false_positive_rate,
-            curve.true_positive_rate,
-            color=colour(place) if known else OTHERS,
-            linestyle=line(place) if known else "-",
-            linewidth=1.4 if known else 0.6,
-            label=f"{short(arm, 22)}  {words.area(row['metrics']['auc']['value'])}" if known else None,
-        )
-    if rest:
-        axes.plot([], [], color=OTHERS, linewidth=0.6, label=f"{rest} other arms")
-    axes.set(xlim=(-0.01, 1), ylim=(0, 1.01), aspect="equal", xlabel="1 − specificity", ylabel="sensitivity")
-    axes.set_title(f"{iterations} iterations")
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        shift = 1 if rest else 0  # the first arm heads the legend, the others close it
-        order = [*range(len(handles) - 1 - shift, -1, -1), *range(len(handles) - shift, len(handles))]
-        axes.legend([handles[i] for i in order], [labels[i] for i in order], loc="lower right", title="AUC, pooled")
-    alt = f"ROC curves after {iterations} iterations, pooled over folds, with each arm's AUC."
-    return save(figure, folder, f"roc-{iterations}", alt)
 
 
 def _confusion(summary: Summary, folder: Path) -> Drawing:

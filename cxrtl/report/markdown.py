@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from cxrtl.report import words
-from cxrtl.report.shape import Row, Summary
+from cxrtl.report.shape import Row, Summary, Value
 
 MAIN = ("accuracy", "sensitivity", "specificity", "auc")
 FURTHER = ("ppv", "npv", "f1")
@@ -22,6 +22,8 @@ def markdown(summary: Summary) -> str:
         *_glance(summary),
         *_budgets(summary),
         *_further(summary),
+        *_operating(summary),
+        *_calibration(summary),
         *_published(summary),
         *_differences(summary),
         *_folds(summary),
@@ -52,8 +54,8 @@ def _glance(summary: Summary) -> list[str]:
     return ["\n".join(f"- **{name}**: {escape(answer)}. {escape(note)}" for name, answer, note in answers)]
 
 
-def _cell(row: Row, name: str) -> str:
-    value = row["metrics"][name]
+def _cell(metrics: dict[str, Value], name: str) -> str:
+    value = metrics[name]
     return f"{words.metric(name, value['value'])} [{words.bounds(name, value)}]".replace(" []", "")
 
 
@@ -64,7 +66,7 @@ def _budgets(summary: Summary) -> list[str]:
         [
             escape(row["arm"]),
             str(row["iterations"]),
-            *(_cell(row, name) for name in MAIN),
+            *(_cell(row["metrics"], name) for name in MAIN),
             words.mean_sd(row),
             words.seconds(row["time"]["train_total"]),
             words.seconds(row["time"]["train_fold"]),
@@ -88,8 +90,8 @@ def _further(summary: Summary) -> list[str]:
         [
             escape(row["arm"]),
             str(row["iterations"]),
-            *(_cell(row, name) for name in FURTHER),
-            words.area(row["brier"]),
+            *(_cell(row["metrics"], name) for name in FURTHER),
+            words.area(row["calibration"]["brier"]),
             *(str(count) for count in _counts(row)),
         ]
         for row in summary["rows"]
@@ -100,6 +102,36 @@ def _further(summary: Summary) -> list[str]:
 def _counts(row: Row) -> tuple[int, int, int, int]:
     found = row["confusion"]
     return found["tp"], found["fn"], found["fp"], found["tn"]
+
+
+def _operating(summary: Summary) -> list[str]:
+    names = words.operating_metrics(summary)
+    stated = f" at {words.share(summary['prevalence'])}"
+    labels = [words.METRIC_NAMES[name.removesuffix("_at")] + (stated if name.endswith("_at") else "") for name in names]
+    rows = [
+        [
+            escape(row["arm"]),
+            str(row["iterations"]),
+            words.rule(point),
+            words.thresholds(point),
+            *(_cell(point["metrics"], name) if name in point["metrics"] else "–" for name in names),
+        ]
+        for row in summary["rows"]
+        for point in row["operating"]
+    ]
+    head = ["Arm", "Iterations", "Rule", "Threshold", *(f"{label} %" for label in labels)]
+    return ["## Operating points", words.OPERATING, table(head, rows)]
+
+
+def _calibration(summary: Summary) -> list[str]:
+    rows = []
+    for row in summary["rows"]:
+        found = row["calibration"]
+        parts = (found["reliability"], found["resolution"], found["uncertainty"], found["within"], found["ece"])
+        rows.append([escape(row["arm"]), str(row["iterations"]), *(words.area(part) for part in parts)])
+    head = ["Arm", "Iterations", "Reliability", "Resolution", "Uncertainty", "Within bins", "ECE"]
+    said = "Brier = reliability − resolution + uncertainty + within, in ten bins of equal width."
+    return ["## Calibration", said, table(head, rows)]
 
 
 def _published(summary: Summary) -> list[str]:

@@ -9,11 +9,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cxrtl.report import words
-from cxrtl.report.figures import SHOWN_ARMS, SHOWN_PROGRESS, Drawings, draw
+from cxrtl.report.figures import SHOWN_PROGRESS, Drawings, draw
 from cxrtl.report.load import load_run
 from cxrtl.report.markdown import markdown
 from cxrtl.report.samples import SHOWN_SIDE, Sample, read_samples
 from cxrtl.report.shape import Row, Summary
+from cxrtl.report.style import SHOWN_ARMS
 from cxrtl.report.summary import build
 from cxrtl.rundir import RunDir, write_bytes, write_json
 

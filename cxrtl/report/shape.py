@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
-VERSION = 1
+VERSION = 2
 
 
 class Value(TypedDict):
@@ -50,6 +50,41 @@ class Times(TypedDict):
     wall_total: float | None
 
 
+class CalibrationBin(TypedDict):
+    """Images scored in [`low`, `high`): their mean score and the `share` that is positive."""
+
+    low: float
+    high: float
+    images: int
+    score: float
+    share: Value
+
+
+class Calibration(TypedDict):
+    """Reliability diagram, expected calibration error, and brier = reliability − resolution + uncertainty + within."""
+
+    bins: list[CalibrationBin]
+    ece: float
+    brier: float
+    reliability: float
+    resolution: float
+    uncertainty: float
+    within: float
+
+
+class Operating(TypedDict):
+    """Calls at thresholds that each fold's other folds chose by `rule`; `thresholds` in fold order.
+
+    `metrics` are those of `Row` without the AUC, and `ppv_at` and `npv_at` where a prevalence was stated; empty where
+    a fold has no threshold.
+    """
+
+    rule: str
+    target: float | None
+    thresholds: list[float | None]
+    metrics: dict[str, Value]
+
+
 class Row(TypedDict):
     """An arm at a budget, pooled over its folds."""
 
@@ -62,7 +97,8 @@ class Row(TypedDict):
     complete: bool
     confusion: Counts
     metrics: dict[str, Value]
-    brier: float | None
+    calibration: Calibration
+    operating: list[Operating]
     fold_auc: FoldAuc
     time: Times
 
@@ -187,6 +223,7 @@ class Summary(TypedDict):
     command: str
     threshold: float
     level: float
+    prevalence: float | None
     folds: int
     trials_done: int
     trials_wanted: int

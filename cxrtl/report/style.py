@@ -18,6 +18,7 @@ from cxrtl.rundir import write_bytes
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+SHOWN_ARMS = 7  # drawn in their own colour; the rest stays grey, or in the tables
 INK, QUIET, GRID, OTHERS = "#222222", "#666666", "#dddddd", "#bbbbbb"
 
 RC: dict[Any, Any] = {

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from cxrtl.evaluate.estimates import Estimate, estimate, patient_codes
+from cxrtl.evaluate.estimates import estimate
 from cxrtl.evaluate.intervals import LEVEL
-from cxrtl.evaluate.metrics import THRESHOLD, Confusion, IntArray, auc, brier, confusion, fold_aucs, mean_sd
+from cxrtl.evaluate.metrics import THRESHOLD, Confusion, auc, confusion, fold_aucs, mean_sd
 from cxrtl.records import Milestone, Predictions
 from cxrtl.report.contrast import differences, published_rows
 from cxrtl.report.load import Done, Loaded, load_run
+from cxrtl.report.measures import calibration, folds_of, operating, patients_of, value_of
 from cxrtl.report.provenance import dataset, leakage, run_time, settings, stamps, texts, weights
-from cxrtl.report.shape import VERSION, Counts, FoldAuc, FoldRow, Row, Summary, Times, Value
+from cxrtl.report.shape import VERSION, Counts, FoldAuc, FoldRow, Row, Summary, Times
 from cxrtl.rundir import RunDir, write_json
 
 AUC_GAP = 0.01  # beyond it the page says that folds differ in calibration
@@ -48,6 +49,7 @@ def build(loaded: Loaded) -> Summary:
         command=str(resolved.get("command") or f"cxrtl run {loaded.run.path('experiment.toml')}"),
         threshold=THRESHOLD,
         level=LEVEL,
+        prevalence=loaded.experiment.report.prevalence,
         folds=loaded.k,
         trials_done=len(loaded.trials),
         trials_wanted=_trials_wanted(loaded),
@@ -89,17 +91,9 @@ def counts_of(found: Confusion) -> Counts:
     return Counts(tp=found.tp, fp=found.fp, fn=found.fn, tn=found.tn)
 
 
-def value_of(found: Estimate) -> Value:
-    interval = found.interval
-    if interval is None:
-        return Value(value=found.value, low=None, high=None, method=None)
-    return Value(value=found.value, low=interval.low, high=interval.high, method=interval.method)
-
-
 def _row(loaded: Loaded, arm: str, iterations: int, chosen: Predictions) -> Row:
     truth, score, frame = chosen.truth, chosen.score, chosen.frame
-    patients = patient_codes(frame["patient_id"].tolist())
-    metrics = {name: value_of(found) for name, found in estimate(truth, score, patients).items()}
+    metrics = {name: value_of(found) for name, found in estimate(truth, score, patients_of(chosen)).items()}
     named = frame["patient_id"][frame["patient_id"] != ""]
     return Row(
         arm=arm,
@@ -111,14 +105,15 @@ def _row(loaded: Loaded, arm: str, iterations: int, chosen: Predictions) -> Row:
         complete=len(frame) == len(loaded.folds),
         confusion=counts_of(confusion(truth, score)),
         metrics=metrics,
-        brier=brier(truth, score),
+        calibration=calibration(chosen),
+        operating=operating(chosen, loaded.experiment.report),
         fold_auc=_fold_auc(chosen, metrics["auc"]["value"]),
         time=_times(_milestones(loaded, arm, iterations)),
     )
 
 
 def _fold_auc(chosen: Predictions, pooled: float | None) -> FoldAuc:
-    found = fold_aucs(chosen.truth, chosen.score, _fold(chosen))
+    found = fold_aucs(chosen.truth, chosen.score, folds_of(chosen))
     mean, sd = mean_sd(list(found.values()))
     gap = None if pooled is None or mean is None else pooled - mean
     return FoldAuc(
@@ -129,10 +124,6 @@ def _fold_auc(chosen: Predictions, pooled: float | None) -> FoldAuc:
         gap=gap,
         differs=gap is not None and abs(gap) > AUC_GAP,
     )
-
-
-def _fold(chosen: Predictions) -> IntArray:
-    return chosen.frame["fold"].to_numpy(dtype=np.int64)
 
 
 def _milestones(loaded: Loaded, arm: str, iterations: int) -> list[tuple[Done, Milestone]]:
@@ -158,7 +149,7 @@ def _times(reached: list[tuple[Done, Milestone]]) -> Times:
 
 
 def _fold_rows(loaded: Loaded, arm: str, iterations: int, chosen: Predictions) -> list[FoldRow]:
-    fold, truth, score = _fold(chosen), chosen.truth, chosen.score
+    fold, truth, score = folds_of(chosen), chosen.truth, chosen.score
     seconds = {trial.result.fold: point.train_seconds for trial, point in _milestones(loaded, arm, iterations)}
     rows = []
     for k in np.unique(fold):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cxrtl.report.shape import PublishedRow, Row, Summary, Value, Verdict
+from cxrtl.report.shape import Operating, PublishedRow, Row, Summary, Value, Verdict
 
 METRIC_NAMES = {
     "accuracy": "Accuracy",
@@ -15,6 +15,11 @@ METRIC_NAMES = {
 }
 UNDEFINED = "undefined"
 VERDICTS = {"inside": "inside our interval", "above": "outside, above", "below": "outside, below"}
+OPERATING = (
+    "The threshold for a held-out fold is chosen on the pooled out-of-fold scores of the other folds, of the same arm "
+    "and budget, and carried to that fold: no image helps to choose the threshold that calls it. Caveat: the models "
+    "behind those scores trained on the held-out fold's images, and may differ from its own model in calibration."
+)
 CELL_NAMES = {
     "tp": "true positives",
     "fn": "false negatives",
@@ -184,6 +189,26 @@ def leak_free_note(summary: Summary) -> str:
         said = f"Looked at again for this page: {faults} in two of {folds}."
     passed = sum(bool(check["passed"]) for check in found["checks"])
     return f"{passed} of {plural(len(found['checks']), 'check')} passed. {said}" if found["present"] else said
+
+
+def rule(point: Operating) -> str:
+    """What an operating point was chosen for."""
+    return "Youden" if point["target"] is None else f"{point['rule']} ≥ {share(point['target'])}\u00a0%"
+
+
+def thresholds(point: Operating) -> str:
+    """The lowest and highest threshold over the folds."""
+    known = [value for value in point["thresholds"] if value is not None]
+    if len(known) < len(point["thresholds"]) or not known:
+        return UNDEFINED
+    low, high = area(min(known)), area(max(known))
+    return low if low == high else f"{low}–{high}"
+
+
+def operating_metrics(summary: Summary) -> list[str]:
+    """The columns of the operating points."""
+    stated = [] if summary["prevalence"] is None else ["ppv_at", "npv_at"]
+    return ["sensitivity", "specificity", "accuracy", "ppv", "npv", *stated]
 
 
 def gap_notes(summary: Summary) -> list[str]:

@@ -96,7 +96,9 @@ def test_numbers_are_the_summarys(three: RunDir, page: Page) -> None:
         wanted += [f"{row['time']['train_total']:,.0f}", f"{row['time']['train_fold']:,.0f}"]
         assert any(line.startswith(start + " | ".join(wanted)) for line in lines), start
         counts = row["confusion"]
-        tail = f"{row['brier']:.3f} | {counts['tp']} | {counts['fn']} | {counts['fp']} | {counts['tn']} |"
+        tail = (
+            f"{row['calibration']['brier']:.3f} | {counts['tp']} | {counts['fn']} | {counts['fp']} | {counts['tn']} |"
+        )
         assert any(line.startswith(start) and line.endswith(tail) for line in lines), start
         said = re.sub(r" \[(.+?)\]", r" \1", " ".join(wanted[:5]))
         if row["fold_auc"]["differs"]:
@@ -126,7 +128,8 @@ def test_the_same_files_give_the_same_bytes(small: RunDir) -> None:
     assert [small.path(name).read_bytes() for name in names] == before
     assert not list(small.root.rglob("*.part"))
     stems = {path.stem for path in small.path("figures").iterdir()}
-    assert stems == {"accuracy-time", "confusion", "roc-10", "roc-20", "progress-01", "progress-02"}
+    each = {f"{kind}-{budget}" for kind in ("roc", "calibration") for budget in (10, 20)}
+    assert stems == {"accuracy-time", "confusion", "progress-01", "progress-02"} | each
 
 
 def test_partial_is_refused_then_stamped(make: Callable[[Fake], RunDir]) -> None:

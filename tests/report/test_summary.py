@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from fake_run import Fake
 from sklearn import metrics as sk
+from sklearn.calibration import calibration_curve
 
 from cxrtl.report.summary import summarise
 from cxrtl.rundir import RunDir
@@ -54,7 +55,6 @@ def test_every_value_is_recomputed(three: RunDir) -> None:
         assert {name: value["value"] for name, value in row["metrics"].items()} == pytest.approx(wanted)
         (tn, fp), (fn, tp) = sk.confusion_matrix(truth, called).tolist()
         assert row["confusion"] == {"tp": tp, "fp": fp, "fn": fn, "tn": tn}
-        assert row["brier"] == pytest.approx(sk.brier_score_loss(truth, score))
         counts = (row["images"], row["positives"], row["patients"], row["folds"], row["complete"])
         assert counts == (1000, int(truth.sum()), 500, 10, True)
         areas = [
@@ -65,6 +65,58 @@ def test_every_value_is_recomputed(three: RunDir) -> None:
         assert found["gap"] == pytest.approx(wanted["auc"] - np.mean(areas))
         assert found["differs"] == (abs(found["gap"]) > 0.01)
     assert any(row["fold_auc"]["differs"] for row in summary["rows"])
+
+
+def test_calibration_is_recomputed(three: RunDir) -> None:
+    summary, frame = read(three), pooled(three)
+    for row in summary["rows"]:
+        part = frame[(frame["arm"] == row["arm"]) & (frame["iterations"] == row["iterations"])]
+        truth, score = part["label"] == "effusion", part["score_effusion"]
+        found = row["calibration"]
+        assert found["brier"] == pytest.approx(sk.brier_score_loss(truth, score))
+        share, mean = calibration_curve(truth, score, n_bins=10)
+        assert [item["share"]["value"] for item in found["bins"]] == pytest.approx(share)
+        assert [item["score"] for item in found["bins"]] == pytest.approx(mean)
+        weight = np.array([item["images"] for item in found["bins"]]) / len(part)
+        assert found["ece"] == pytest.approx(float(weight @ np.abs(share - mean)))
+        parts = weight @ (share - mean) ** 2, weight @ (share - truth.mean()) ** 2, truth.var(ddof=0)
+        assert (found["reliability"], found["resolution"], found["uncertainty"]) == pytest.approx(parts)
+
+
+def test_operating_points_are_recomputed(three: RunDir) -> None:
+    """Each fold's threshold from scikit-learn's ROC curve of the other folds; the calls counted image by image."""
+    summary, frame = read(three), pooled(three)
+    for row in summary["rows"]:
+        part = frame[(frame["arm"] == row["arm"]) & (frame["iterations"] == row["iterations"])]
+        for point in row["operating"]:
+            called = pd.Series(False, index=part.index)
+            for fold, threshold in enumerate(point["thresholds"]):
+                others, mine = part[part["fold"] != fold], part["fold"] == fold
+                truth = others["label"] == "effusion"
+                false, true, cuts = sk.roc_curve(truth, others["score_effusion"], drop_intermediate=False)
+                place = {
+                    "youden": np.argmax(np.round(true - false, 9)),
+                    "sensitivity": np.argmax(true >= 0.9 - 1e-9),
+                    "specificity": np.flatnonzero(1 - false >= 0.9 - 1e-9)[-1],
+                }[point["rule"]]
+                assert threshold == pytest.approx(cuts[place], abs=1e-12)
+                called |= mine & (part["score_effusion"] >= cuts[place])
+            wanted = ratios(part["label"] == "effusion", called)
+            assert {name: value["value"] for name, value in point["metrics"].items()} == pytest.approx(wanted)
+
+
+def test_predictive_values_at_a_stated_prevalence(small: RunDir) -> None:
+    path = small.path("experiment.resolved.json")
+    resolved = json.loads(path.read_text())
+    resolved["experiment"]["report"] = {"prevalence": 0.1, "sensitivity_target": 0.8}
+    path.write_text(json.dumps(resolved))
+    summary = summarise(small)
+    assert summary["prevalence"] == 0.1
+    for point in summary["rows"][0]["operating"]:
+        found = {name: value["value"] or 0 for name, value in point["metrics"].items()}
+        true, false = 0.1 * found["sensitivity"], 0.9 * (1 - found["specificity"])
+        assert found["ppv_at"] == pytest.approx(true / (true + false))
+    assert [point["target"] for point in summary["rows"][0]["operating"]] == [None, 0.8, 0.9]
 
 
 def test_times_are_recomputed(three: RunDir) -> None:

@@ -1,0 +1,82 @@
+"""Drawings of what scores do: ROC curves and reliability diagrams, one panel a budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from cxrtl.evaluate import metrics
+from cxrtl.records import Predictions
+from cxrtl.report import words
+from cxrtl.report.shape import Row, Summary
+from cxrtl.report.style import GRID, OTHERS, SHOWN_ARMS, Drawing, colour, line, marker, new, save, short
+
+Where = Literal["lower right", "upper left", "lower left"]
+
+
+def rows_at(summary: Summary, iterations: int) -> list[tuple[int, Row]]:
+    """The rows of a budget with their arm's place, last arm first: so the first arm is drawn on top."""
+    places = {arm: place for place, arm in enumerate(summary["arms"])}
+    return [(places[row["arm"]], row) for row in reversed(summary["rows"]) if row["iterations"] == iterations]
+
+
+def look(place: int) -> dict[str, Any]:
+    """An arm's colour, dash and width; grey beyond the palette."""
+    if place < SHOWN_ARMS:
+        return {"color": colour(place), "linestyle": line(place), "linewidth": 1.4}
+    return {"color": OTHERS, "linestyle": "-", "linewidth": 0.6}
+
+
+def roc(summary: Summary, predictions: Predictions, iterations: int, folder: Path) -> Drawing:
+    figure, axes = new(4.1, 4.2)
+    axes.plot([0, 1], [0, 1], color=GRID, linewidth=1)
+    for place, row in rows_at(summary, iterations):
+        chosen = predictions.select(row["arm"], iterations)
+        curve = metrics.roc(chosen.truth, chosen.score)
+        if curve:
+            label = _label(place, row, words.area(row["metrics"]["auc"]["value"]))
+            axes.plot(curve.false_positive_rate, curve.true_positive_rate, label=label, **look(place))
+    axes.set(xlim=(-0.01, 1), ylim=(0, 1.01), aspect="equal", xlabel="1 − specificity", ylabel="sensitivity")
+    _finish(axes, summary, iterations, "AUC, pooled", "lower right")
+    alt = f"ROC curves after {iterations} iterations, pooled over folds, with each arm's AUC."
+    return save(figure, folder, f"roc-{iterations}", alt)
+
+
+def calibration(summary: Summary, iterations: int, folder: Path) -> Drawing:
+    figure, axes = new(4.1, 4.2)
+    axes.plot([0, 1], [0, 1], color=GRID, linewidth=1)
+    for place, row in rows_at(summary, iterations):
+        if place >= SHOWN_ARMS:
+            continue
+        found = row["calibration"]
+        x, y = np.array([(item["score"], item["share"]["value"]) for item in found["bins"]]).T
+        if place == 0:
+            ends = [(item["share"]["low"], item["share"]["high"]) for item in found["bins"]]
+            axes.vlines(x, *np.array(ends, dtype=float).T, color=colour(place), linewidth=0.9)
+        label = _label(place, row, words.area(found["ece"]))
+        axes.plot(x, y, marker=marker(place), markersize=4, label=label, **look(place))
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.set(xlabel="mean score of a bin", ylabel=f"share that is {short(summary['positive'], 22)}")
+    _finish(axes, summary, iterations, "ECE", "upper left")
+    alt = f"Reliability diagrams after {iterations} iterations, with each arm's expected calibration error."
+    return save(figure, folder, f"calibration-{iterations}", alt)
+
+
+def _label(place: int, row: Row, value: str) -> str | None:
+    return f"{short(row['arm'], 22)}  {value}" if place < SHOWN_ARMS else None
+
+
+def _finish(axes: Axes, summary: Summary, iterations: int, title: str, where: Where) -> None:
+    """Title, and a legend with the first arm on top."""
+    axes.set_title(f"{iterations} iterations")
+    handles, labels = (list(reversed(found)) for found in axes.get_legend_handles_labels())
+    rest = len(summary["arms"]) - SHOWN_ARMS
+    if rest > 0:
+        handles.append(Line2D([], [], color=OTHERS, linewidth=0.6))
+        labels.append(f"{rest} other arms")
+    if handles:
+        axes.legend(handles, labels, loc=where, title=title)
