@@ -5,6 +5,8 @@ intervals    one proportion, F1, one AUC: the intervals for independent images
 delong       variance of one AUC and covariance of several, also where patients hold several images
 bootstrap    intervals that resample whole patients
 estimates    every metric with the interval that suits the data: what the report calls
+curves       ROC with its band, precision against recall
+chance       permutation test of an AUC
 calibration  whether scores are probabilities
 operating    thresholds chosen on other folds
 compare      two arms on the same images

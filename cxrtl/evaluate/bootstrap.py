@@ -6,6 +6,7 @@ Cluster bootstrap: Field & Welsh, JRSS B 2007; 69:369. Bias-corrected and accele
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,13 +48,8 @@ def resample(
     size = int(codes.max()) + 1
     table = _patient_counts(truth, score >= threshold, codes, size)
     pairs = _Pairs.of(truth, score, codes) if ranks else None
-    rng = np.random.default_rng(seed)
-    block = max(1, _CELLS // max(len(truth), size))
     counts, areas = [], []
-    for start in range(0, resamples, block):
-        rows = min(block, resamples - start)
-        drawn = rng.integers(size, size=(rows, size)) + np.arange(rows)[:, None] * size
-        weights = np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size).astype(np.float64)
+    for weights in draws(size, len(truth), resamples, seed):
         counts.append(weights @ table)
         if pairs:
             areas.append(pairs.auc(weights))
@@ -63,6 +59,17 @@ def resample(
     if pairs:
         found["auc"] = Resampled(np.concatenate(areas), pairs.auc_left_out(size))
     return found
+
+
+def draws(patients: int, images: int, resamples: int, seed: int) -> Iterator[FloatArray]:
+    """How often each patient was drawn: `[rows, patients]`, in blocks that together hold `resamples` rows."""
+    rng = np.random.default_rng(seed)
+    block = max(1, _CELLS // max(images, patients))
+    for start in range(0, resamples, block):
+        rows = min(block, resamples - start)
+        drawn = rng.integers(patients, size=(rows, patients)) + np.arange(rows)[:, None] * patients
+        counted = np.bincount(drawn.ravel(), minlength=rows * patients)
+        yield counted.reshape(rows, patients).astype(np.float64)
 
 
 def bca(value: float, drawn: Resampled, level: float = LEVEL) -> Interval | None:

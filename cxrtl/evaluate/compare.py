@@ -1,5 +1,5 @@
-"""Two arms on the same images. Tests hold the trained models fixed: they speak of other patients, not of another
-training run."""
+"""Two arms, mostly on the same images. All but Nadeau and Bengio's test hold the trained models fixed: they speak of
+other patients, not of another training run."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, norm, t
 
 from cxrtl.errors import PredictionsError
+from cxrtl.evaluate import bootstrap
+from cxrtl.evaluate.bootstrap import METHOD
 from cxrtl.evaluate.delong import delong
+from cxrtl.evaluate.estimates import Estimate
 from cxrtl.evaluate.intervals import LEVEL, Interval, quantile
-from cxrtl.evaluate.metrics import THRESHOLD, BoolArray, IntArray
+from cxrtl.evaluate.metrics import RATIOS, THRESHOLD, BoolArray, IntArray, confusion
 from cxrtl.records import FloatArray
 
 FLIPS = 10_000
@@ -77,6 +80,69 @@ def compare_accuracy(
         return Difference(value, None, mcnemar(int((gain < 0).sum()), int((gain > 0).sum())), "exact McNemar")
     sums = np.bincount(np.unique(patients, return_inverse=True)[1], weights=gain)
     return Difference(value, None, _sign_flip(sums[sums != 0], seed), "patient sign-flip")
+
+
+def compare_ratios(
+    truth: BoolArray,
+    first: FloatArray,
+    second: FloatArray,
+    patients: IntArray | None = None,
+    threshold: float = THRESHOLD,
+    level: float = LEVEL,
+) -> dict[str, Difference]:
+    """Differences of every ratio with paired bootstrap intervals: both arms meet the same resampled patients."""
+    codes = np.arange(len(truth)) if patients is None else patients
+    drawn = [bootstrap.resample(truth, score, codes, threshold, ranks=False) for score in (first, second)]
+    counts = [confusion(truth, score, threshold) for score in (first, second)]
+    found = {}
+    for name in RATIOS:
+        one, two = (count.ratio(name) for count in counts)
+        if one is not None and two is not None:
+            of_one, of_two = (part[name] for part in drawn)
+            gaps = bootstrap.Resampled(of_two.resamples - of_one.resamples, of_two.left_out - of_one.left_out)
+            found[name] = Difference(two - one, bootstrap.bca(two - one, gaps, level), None, f"paired {METHOD}")
+    return found
+
+
+def nadeau_bengio(gains: Sequence[float], test_to_train: float, level: float = LEVEL) -> Difference | None:
+    """Mean of fold-wise differences with the corrected resampled t test (Nadeau & Bengio, Machine Learning 2003;
+    52:239).
+
+    Training sets overlap, so folds are no independent repeats: the variance of the mean is s² (1/k + n_test/n_train)
+    instead of s²/k. It speaks of other training sets too, where the tests above hold the models fixed. `gains` is
+    `[k]`, `test_to_train` n_test/n_train, 1/(k − 1) in k-fold cross-validation. None for fewer than two folds.
+    """
+    k = len(gains)
+    if k < 2:
+        return None
+    value, method = float(np.mean(gains)), "Nadeau–Bengio t"
+    error = float(np.std(gains, ddof=1)) * sqrt(1 / k + test_to_train)
+    if error < 1e-12:
+        return Difference(value, None, 1.0 if abs(value) < 1e-12 else None, method)
+    reach = float(t.ppf(0.5 + level / 2, k - 1)) * error
+    p = float(2 * t.sf(abs(value) / error, k - 1))
+    return Difference(value, Interval(value - reach, value + reach, method, level), p, method)
+
+
+def unpaired(first: Estimate, second: Estimate, level: float = LEVEL) -> Difference | None:
+    """Difference of two estimates from different patients, its interval from theirs (MOVER: Zou & Donner, Stat Med
+    2008; 27:1693; for two proportions with Wilson's bounds, Newcombe, Stat Med 1998; 17:873, method 10).
+
+    None where either lacks a value or an interval. No p value: the interval says whether 0 is inside.
+    """
+    if first.value is None or second.value is None or first.interval is None or second.interval is None:
+        return None
+    value, one, two = second.value - first.value, first.interval, second.interval
+    low = value - sqrt((second.value - two.low) ** 2 + (one.high - first.value) ** 2)
+    high = value + sqrt((two.high - second.value) ** 2 + (first.value - one.low) ** 2)
+    return Difference(value, Interval(low, high, "MOVER", level), None, "MOVER")
+
+
+def pareto(cost: FloatArray, gain: FloatArray) -> BoolArray:
+    """Which of `[A]` choices no other dominates: costs no more and gains no less, and differs in one of them."""
+    cheaper, better = cost[:, None] <= cost[None], gain[:, None] >= gain[None]
+    strictly = (cost[:, None] < cost[None]) | (gain[:, None] > gain[None])
+    return np.asarray(~(cheaper & better & strictly).any(axis=0))
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -122,25 +122,3 @@ def mean_sd(values: Sequence[float | None]) -> tuple[float | None, float | None]
     """Mean and sample standard deviation (n − 1) of what is defined; None where too few are."""
     known = np.array([value for value in values if value is not None])
     return (float(known.mean()) if len(known) else None, float(known.std(ddof=1)) if len(known) > 1 else None)
-
-
-@dataclass(frozen=True)
-class Roc:
-    """Points of the ROC curve, from (0, 0) to (1, 1): both `[P]`, shares of the images of a class."""
-
-    false_positive_rate: FloatArray
-    true_positive_rate: FloatArray
-
-
-def roc(truth: BoolArray, score: FloatArray) -> Roc | None:
-    """The empirical ROC curve, corners only; tied scores give one slanted step. None where a class is absent."""
-    check(truth, score)
-    if not truth.any() or truth.all():
-        return None
-    order = np.argsort(-score, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
-    found = np.concatenate([[0.0], np.cumsum(truth[order])[ends]])
-    false = np.concatenate([[0.0], np.cumsum(~truth[order])[ends]])
-    turn = (np.diff(found)[:-1] * np.diff(false)[1:]) != (np.diff(found)[1:] * np.diff(false)[:-1])
-    keep = np.concatenate([[True], turn, [True]])
-    return Roc(false[keep] / false[-1], found[keep] / found[-1])

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cxrtl.evaluate import bootstrap
+from cxrtl.evaluate.curves import steps
 from cxrtl.evaluate.estimates import Estimate, estimate
 from cxrtl.evaluate.intervals import LEVEL
-from cxrtl.evaluate.metrics import BoolArray, IntArray, check
+from cxrtl.evaluate.metrics import BoolArray, IntArray
 from cxrtl.records import FloatArray
 
 RULES = ("youden", "sensitivity", "specificity")
@@ -48,24 +49,21 @@ def choose(truth: BoolArray, score: FloatArray, rule: str, target: float | None 
     Raises:
         ValueError: the rule is unknown.
     """
-    check(truth, score)
     if rule not in RULES:
         raise ValueError(f"rule={rule!r} is none of {RULES}")
     if not truth.any() or truth.all():
         return None
-    order = np.argsort(-score, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
-    candidates = np.concatenate([[np.nextafter(score.max(), np.inf)], score[order][ends]])  # descending
-    found = np.concatenate([[0], np.cumsum(truth[order])[ends]])
-    false = np.concatenate([[0], np.cumsum(~truth[order])[ends]])
-    positives, negatives = int(truth.sum()), int((~truth).sum())
+    found = steps(truth, score)
+    positives, negatives = int(found.true[-1]), int(found.false[-1])
     if rule == "youden":
-        return float(candidates[np.argmax(found * negatives - false * positives)])  # whole numbers: ties are ties
+        gain = found.true * negatives - found.false * positives  # whole numbers: ties are ties
+        return float(found.threshold[np.argmax(gain)])
     slack = 1e-9  # 0.9 of ten images is nine of them, whatever the rounding
     reached = target if target is not None else 1.0
     if rule == "sensitivity":
-        return float(candidates[np.argmax(found >= reached * positives - slack)])
-    return float(candidates[np.flatnonzero(negatives - false >= reached * negatives - slack)[-1]])
+        return float(found.threshold[np.argmax(found.true >= reached * positives - slack)])
+    right = negatives - found.false
+    return float(found.threshold[np.flatnonzero(right >= reached * negatives - slack)[-1]])
 
 
 def carry(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from cxrtl.config import Published
-from cxrtl.evaluate.compare import compare_accuracy, compare_auc, holm
+from cxrtl.evaluate.compare import compare_accuracy, compare_auc, compare_ratios, holm, nadeau_bengio
 from cxrtl.evaluate.estimates import patient_codes
+from cxrtl.evaluate.metrics import BoolArray, IntArray, fold_aucs
 from cxrtl.records import FloatArray, Predictions
 from cxrtl.report.load import Loaded
-from cxrtl.report.shape import DifferenceRow, PublishedRow, Row, Value, Verdict
+from cxrtl.report.measures import value
+from cxrtl.report.shape import DifferenceRow, PublishedRow, Row, Test, Value, Verdict
 
 COMPARED = ("accuracy", "sensitivity", "specificity", "auc")
 
@@ -44,66 +47,76 @@ def place(published: float | None, ours: Value) -> str | None:
     return "above" if published > high else "inside"
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Two score vectors on common images in one order: all `[N]`; `fold` is the first's."""
+
+    ids: list[str]
+    fold: IntArray
+    truth: BoolArray
+    first: FloatArray
+    second: FloatArray
+
+
+def pair(first: Predictions, second: Predictions) -> Pair:
+    """The images that both hold, sorted by id."""
+    one, two = (
+        part.frame[["image_id", "patient_id", "fold"]].assign(truth=part.truth, score=part.score).set_index("image_id")
+        for part in (first, second)
+    )
+    both = one.join(two["score"].rename("other"), how="inner").sort_index()
+    numbers = (both[name].to_numpy(dtype=np.float64) for name in ("score", "other"))
+    return Pair(both["patient_id"].tolist(), both["fold"].to_numpy(np.int64), both["truth"].to_numpy(bool), *numbers)
+
+
 def differences(loaded: Loaded) -> list[DifferenceRow]:
-    """Every further arm against the first, at the longest budget both have; Holm's adjustment spans all of them."""
+    """Every further arm against the first, at the longest budget both have."""
     if not loaded.recipes:
         return []
-    first = loaded.recipes[0]
+    first, select = loaded.recipes[0], loaded.predictions.select
     rows = []
     for other in loaded.recipes[1:]:
         common = sorted(set(first.train.budgets) & set(other.train.budgets), reverse=True)
-        pairs = ((length, _pair(loaded.predictions, first.name, other.name, length)) for length in common)
-        found = next(((length, pair) for length, pair in pairs if len(pair[0])), None)
+        pairs = ((length, pair(select(first.name, length), select(other.name, length))) for length in common)
+        found = next(((length, both) for length, both in pairs if both.ids), None)
         if found is not None:
-            rows.append(_difference(first.name, other.name, found[0], *found[1]))
-    areas = holm([row["auc_p"] for row in rows])
-    shares = holm([row["accuracy_p"] for row in rows])
-    for row, area, share in zip(rows, areas, shares, strict=True):
-        row["auc_p_holm"], row["accuracy_p_holm"] = area, share
+            rows.append(difference(first.name, other.name, *found, loaded.k))
+    return adjusted(rows)
+
+
+def adjusted(rows: list[DifferenceRow]) -> list[DifferenceRow]:
+    """The same rows with `p_holm` filled in: over all rows, for each test on its own."""
+    for name in {name for row in rows for name in row["tests"]}:
+        tests = [row["tests"][name] for row in rows if name in row["tests"]]
+        for test, p in zip(tests, holm([test["p"] for test in tests]), strict=True):
+            test["p_holm"] = p
     return rows
 
 
-Pair = tuple[list[str], FloatArray, FloatArray, FloatArray]
-
-
-def _pair(predictions: Predictions, first: str, second: str, iterations: int) -> Pair:
-    """Patient ids, truth and the two arms' scores on their common images."""
-    parts = [predictions.select(arm, iterations) for arm in (first, second)]
-    tables = [
-        part.frame[["image_id", "patient_id"]].assign(truth=part.truth, score=part.score).set_index("image_id")
-        for part in parts
-    ]
-    both = tables[0].join(tables[1]["score"].rename("score_second"), how="inner").sort_index()
-    return (
-        both["patient_id"].tolist(),
-        both["truth"].to_numpy(dtype=np.float64),
-        both["score"].to_numpy(dtype=np.float64),
-        both["score_second"].to_numpy(dtype=np.float64),
-    )
-
-
-def _difference(
-    first: str, second: str, iterations: int, ids: list[str], truth: FloatArray, one: FloatArray, two: FloatArray
-) -> DifferenceRow:
-    positive, patients = truth > 0, patient_codes(ids)
-    area = compare_auc(positive, one, two, patients)
-    share = compare_accuracy(positive, one, two, patients)
-    interval = area.interval if area else None
+def difference(first: str, second: str, iterations: int, both: Pair, k: int) -> DifferenceRow:
+    """`second` minus `first` on the images of `both`, which come from `k` folds."""
+    patients = patient_codes(both.ids)
+    arms = both.truth, both.first, both.second
+    share = compare_accuracy(*arms, patients)
+    tested = {
+        "auc": compare_auc(*arms, patients),
+        "accuracy": share,
+        "fold_auc": nadeau_bengio(_fold_gains(both), 1 / (k - 1)),
+    }
+    metrics = {name: value(item.value, item.interval) for name, item in compare_ratios(*arms, patients).items()}
+    metrics |= {name: value(item.value, item.interval) for name, item in tested.items() if item and name != "accuracy"}
     return DifferenceRow(
         first=first,
         second=second,
         iterations=iterations,
-        images=len(ids),
-        auc=Value(
-            value=area.value if area else None,
-            low=interval.low if interval else None,
-            high=interval.high if interval else None,
-            method=area.method if area else None,
-        ),
-        auc_p=area.p if area else None,
-        auc_p_holm=None,
-        accuracy=share.value,
-        accuracy_p=share.p,
-        accuracy_p_holm=None,
-        accuracy_method=share.method,
+        images=len(both.ids),
+        metrics=metrics,
+        tests={name: Test(method=item.method, p=item.p, p_holm=None) for name, item in tested.items() if item},
     )
+
+
+def _fold_gains(both: Pair) -> list[float]:
+    """The difference in AUC within each fold that holds both classes."""
+    areas = [fold_aucs(both.truth, score, both.fold) for score in (both.first, both.second)]
+    pairs = ((areas[0][k], areas[1][k]) for k in areas[0])
+    return [two - one for one, two in pairs if one is not None and two is not None]

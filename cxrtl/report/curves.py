@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from cxrtl.evaluate import metrics
+from cxrtl.evaluate import curves
 from cxrtl.records import Predictions
 from cxrtl.report import words
+from cxrtl.report.measures import patients_of
 from cxrtl.report.shape import Row, Summary
 from cxrtl.report.style import GRID, OTHERS, SHOWN_ARMS, Drawing, colour, line, marker, new, save, short
 
@@ -36,14 +37,36 @@ def roc(summary: Summary, predictions: Predictions, iterations: int, folder: Pat
     axes.plot([0, 1], [0, 1], color=GRID, linewidth=1)
     for place, row in rows_at(summary, iterations):
         chosen = predictions.select(row["arm"], iterations)
-        curve = metrics.roc(chosen.truth, chosen.score)
+        curve = curves.roc(chosen.truth, chosen.score)
         if curve:
+            if place == 0 and (band := curves.roc_band(chosen.truth, chosen.score, patients_of(chosen))):
+                axes.fill_between(curves.GRID, band.low, band.high, color=colour(0), alpha=0.15, linewidth=0)
             label = _label(place, row, words.area(row["metrics"]["auc"]["value"]))
             axes.plot(curve.false_positive_rate, curve.true_positive_rate, label=label, **look(place))
     axes.set(xlim=(-0.01, 1), ylim=(0, 1.01), aspect="equal", xlabel="1 − specificity", ylabel="sensitivity")
     _finish(axes, summary, iterations, "AUC, pooled", "lower right")
     alt = f"ROC curves after {iterations} iterations, pooled over folds, with each arm's AUC."
     return save(figure, folder, f"roc-{iterations}", alt)
+
+
+def precision_recall(summary: Summary, predictions: Predictions, iterations: int, folder: Path) -> Drawing:
+    figure, axes = new(4.1, 4.2)
+    for place, row in rows_at(summary, iterations):
+        axes.axhline(row["positives"] / row["images"], color=GRID, linewidth=1, zorder=0)
+        chosen = predictions.select(row["arm"], iterations)
+        curve = curves.precision_recall(chosen.truth, chosen.score)
+        if curve:
+            label = _label(place, row, words.area(curve.average))
+            recall, precision = np.append(0, curve.recall), np.append(curve.precision[0], curve.precision)
+            axes.step(recall, precision, label=label, **look(place))
+    axes.set(
+        xlim=(-0.01, 1.01), ylim=(0, 1.01), aspect="equal", xlabel="recall (sensitivity)", ylabel="precision (PPV)"
+    )
+    _finish(axes, summary, iterations, "average precision", "lower left")
+    alt = (
+        f"Precision against recall after {iterations} iterations, pooled over folds, with each arm's average precision."
+    )
+    return save(figure, folder, f"precision-{iterations}", alt)
 
 
 def calibration(summary: Summary, iterations: int, folder: Path) -> Drawing:

@@ -37,10 +37,11 @@ SHOWN_PROGRESS = 12
 
 @dataclass(frozen=True)
 class Drawings:
-    """Everything drawn; `roc` and `calibration` one a budget, `progress` one an arm (those with a recorded curve)."""
+    """Everything drawn; `roc`, `precision` and `calibration` one a budget, `progress` one an arm."""
 
     time: Drawing
     roc: tuple[Drawing, ...]
+    precision: tuple[Drawing, ...]
     calibration: tuple[Drawing, ...]
     confusion: Drawing
     progress: tuple[Drawing, ...]
@@ -50,7 +51,7 @@ def draw(loaded: Loaded, summary: Summary) -> Drawings:
     """Draw all figures into the run's `figures/`, replacing what an earlier report left there."""
     folder = loaded.run.path("figures")
     folder.mkdir(exist_ok=True)
-    for kind in ("roc", "calibration", "progress"):
+    for kind in ("roc", "precision", "calibration", "progress"):
         for stale in folder.glob(f"{kind}-*.*"):
             stale.unlink()
     budgets = sorted({row["iterations"] for row in summary["rows"]})[-SHOWN_BUDGETS:]
@@ -58,6 +59,7 @@ def draw(loaded: Loaded, summary: Summary) -> Drawings:
         return Drawings(
             time=_time(summary, folder),
             roc=tuple(curves.roc(summary, loaded.predictions, budget, folder) for budget in budgets),
+            precision=tuple(curves.precision_recall(summary, loaded.predictions, budget, folder) for budget in budgets),
             calibration=tuple(curves.calibration(summary, budget, folder) for budget in budgets),
             confusion=_confusion(summary, folder),
             progress=_progress(loaded, folder),
@@ -72,6 +74,7 @@ def _time(summary: Summary, folder: Path) -> Drawing:
             _time_of_arm(axes, rows, place)
         elif rows:
             _time_in_grey(axes, rows, f"{len(summary['arms']) - SHOWN_ARMS} other arms" if place == SHOWN_ARMS else "")
+    _pareto(axes, summary["rows"])
     _time_published(axes, summary)
     seconds = [row["time"]["train_fold"] for row in summary["rows"]]
     seconds += [row["seconds"] for row in summary["published"] if row["seconds"]]
@@ -123,6 +126,14 @@ def _time_in_grey(axes: Axes, rows: Sequence[Row], label: str) -> None:
     points = [(row["time"]["train_fold"], row["metrics"]["accuracy"]["value"]) for row in rows]
     x, y = zip(*[(seconds, 100 * value) for seconds, value in points if value is not None], strict=True)
     axes.plot(x, y, color=OTHERS, linewidth=0.7, marker=".", markersize=4, zorder=1, label=label or None)
+
+
+def _pareto(axes: Axes, rows: Sequence[Row]) -> None:
+    """A step through the rows that no other row beats in both accuracy and time."""
+    front = [(row["time"]["train_fold"], row["metrics"]["accuracy"]["value"] or 0) for row in rows if row["pareto"]]
+    if len(front) > 1:
+        x, y = np.array(sorted(front)).T
+        axes.step(x, 100 * y, where="post", color=QUIET, linewidth=5, alpha=0.18, zorder=0, label="Pareto front")
 
 
 def _time_published(axes: Axes, summary: Summary) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from cxrtl.report import words
-from cxrtl.report.shape import Row, Summary, Value
+from cxrtl.report.shape import DifferenceRow, Row, Summary, Value
 
 MAIN = ("accuracy", "sensitivity", "specificity", "auc")
 FURTHER = ("ppv", "npv", "f1")
@@ -85,18 +85,20 @@ def _budgets(summary: Summary) -> list[str]:
 
 
 def _further(summary: Summary) -> list[str]:
-    head = ["Arm", "Iterations", "PPV %", "NPV %", "F1", "Brier", "TP", "FN", "FP", "TN"]
+    head = ["Arm", "Iterations", "PPV %", "NPV %", "F1", "AP", "Chance p", "Brier", "TP", "FN", "FP", "TN"]
     rows = [
         [
             escape(row["arm"]),
             str(row["iterations"]),
             *(_cell(row["metrics"], name) for name in FURTHER),
+            _cell({"auc": row["average_precision"]}, "auc"),
+            words.p_value(row["chance_p"]),
             words.area(row["calibration"]["brier"]),
             *(str(count) for count in _counts(row)),
         ]
         for row in summary["rows"]
     ]
-    return ["## Further metrics", table(head, rows)]
+    return ["## Further metrics", table(head, rows), words.CHANCE, words.sample_size(summary)]
 
 
 def _counts(row: Row) -> tuple[int, int, int, int]:
@@ -153,21 +155,23 @@ def _published(summary: Summary) -> list[str]:
 def _differences(summary: Summary) -> list[str]:
     if not summary["differences"]:
         return []
-    head = ["Arm", "Iterations", "AUC difference", "p", "p, Holm", "Accuracy difference, points", "p", "p, Holm"]
-    rows = [
-        [
-            escape(f"{row['second']} − {row['first']}"),
-            str(row["iterations"]),
-            f"{words.signed(row['auc']['value'])} [{words.signed_bounds(row['auc'])}]",
-            words.p_value(row["auc_p"]),
-            words.p_value(row["auc_p_holm"]),
-            words.signed(row["accuracy"], 1, 100),
-            words.p_value(row["accuracy_p"]),
-            words.p_value(row["accuracy_p_holm"]),
-        ]
-        for row in summary["differences"]
-    ]
-    return ["## Differences between arms", table(head, rows)]
+    return ["## Differences between arms", difference_table(summary["differences"])]
+
+
+def difference_table(found: Sequence[DifferenceRow]) -> str:
+    """Each difference with its interval, p and Holm's p."""
+    head = ["Arm", "Iterations"]
+    for label, unit in words.TESTED.values():
+        head += [f"{label}, {unit}", "p", "p, Holm"]
+    rows = []
+    for row in found:
+        cells = [escape(f"{row['second']} − {row['first']}"), str(row["iterations"])]
+        for name in words.TESTED:
+            value, test = row["metrics"].get(name), row["tests"].get(name)
+            cells.append(f"{words.gain(name, value['value'])} [{words.gain_bounds(name, value)}]" if value else "–")
+            cells += [words.p_value(test["p"]), words.p_value(test["p_holm"])] if test else ["–", "–"]
+        rows.append(cells)
+    return table(head, rows)
 
 
 def _folds(summary: Summary) -> list[str]:

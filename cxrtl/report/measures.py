@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from math import sqrt
+
+import numpy as np
+
 from cxrtl.config import Report
 from cxrtl.errors import PredictionsError
 from cxrtl.evaluate.calibration import calibrate
+from cxrtl.evaluate.chance import chance_p
+from cxrtl.evaluate.compare import pareto
+from cxrtl.evaluate.curves import precision_recall
 from cxrtl.evaluate.estimates import Estimate, patient_codes
 from cxrtl.evaluate.intervals import Interval
 from cxrtl.evaluate.metrics import IntArray
 from cxrtl.evaluate.operating import operate
 from cxrtl.records import Predictions
-from cxrtl.report.shape import Calibration, CalibrationBin, Operating, Value
+from cxrtl.report.shape import Calibration, CalibrationBin, Operating, Row, Value, Width
 
 
 def value_of(found: Estimate) -> Value:
@@ -31,6 +38,42 @@ def folds_of(chosen: Predictions) -> IntArray:
 def patients_of(chosen: Predictions) -> IntArray | None:
     """As `patient_codes`, `[N]`."""
     return patient_codes(chosen.frame["patient_id"].tolist())
+
+
+def average_precision(chosen: Predictions) -> Value:
+    found = precision_recall(chosen.truth, chosen.score, patients_of(chosen))
+    return value(found.average, found.interval) if found else value(None, None)
+
+
+def chance(chosen: Predictions) -> float | None:
+    return chance_p(chosen.truth, chosen.score, folds_of(chosen), patients_of(chosen))
+
+
+def mark_pareto(rows: list[Row]) -> None:
+    """Set `pareto` of every row: accuracy against training time of a fold."""
+    known = [row for row in rows if row["metrics"]["accuracy"]["value"] is not None]
+    times = np.array([row["time"]["train_fold"] for row in known])
+    shares = np.array([row["metrics"]["accuracy"]["value"] for row in known], dtype=np.float64)
+    for row, mark in zip(known, pareto(times, shares), strict=True):
+        row["pareto"] = bool(mark)
+
+
+def sample_size(row: Row) -> list[Width]:
+    """What the row's intervals would measure from half, twice and four times as many patients.
+
+    A standard error falls with the square root of their number (Hanley & McNeil, Radiology 1982; 143:29, for the
+    AUC), all else equal: the same mix of patients, the same images of each, the same recipe.
+    """
+    size = row["patients"] or row["images"]
+
+    def width(name: str, times: float) -> float | None:
+        low, high = row["metrics"][name]["low"], row["metrics"][name]["high"]
+        return None if low is None or high is None else (high - low) / sqrt(times)
+
+    return [
+        Width(size=round(size * times), auc=width("auc", times), accuracy=width("accuracy", times))
+        for times in (0.5, 1, 2, 4)
+    ]
 
 
 def calibration(chosen: Predictions) -> Calibration:

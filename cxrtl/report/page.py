@@ -73,8 +73,6 @@ FILTERS = (
     "seconds",
     "duration",
     "p_value",
-    "signed",
-    "signed_bounds",
     "mean_sd",
     "plural",
 )

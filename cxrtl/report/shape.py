@@ -86,7 +86,10 @@ class Operating(TypedDict):
 
 
 class Row(TypedDict):
-    """An arm at a budget, pooled over its folds."""
+    """An arm at a budget, pooled over its folds.
+
+    `chance_p` tests the AUC against chance, one-sided. `pareto`: no other row is at least as accurate in less time.
+    """
 
     arm: str
     iterations: int
@@ -97,6 +100,9 @@ class Row(TypedDict):
     complete: bool
     confusion: Counts
     metrics: dict[str, Value]
+    average_precision: Value
+    chance_p: float | None
+    pareto: bool
     calibration: Calibration
     operating: list[Operating]
     fold_auc: FoldAuc
@@ -136,20 +142,35 @@ class PublishedRow(TypedDict):
     against: list[Verdict]
 
 
+class Test(TypedDict):
+    """A two-sided p value, as it is and after Holm's adjustment over all comparisons of the page."""
+
+    method: str
+    p: float | None
+    p_holm: float | None
+
+
 class DifferenceRow(TypedDict):
-    """Second arm minus first, on their common images, at the longest budget both have; p values two-sided."""
+    """Second minus first, on their common images, at the longest budget both have.
+
+    `metrics` has every metric of `Row` and `fold_auc`, the mean of the folds' differences; `tests` has `auc`,
+    `accuracy` and `fold_auc`. What the data leave undefined is absent.
+    """
 
     first: str
     second: str
     iterations: int
     images: int
-    auc: Value
-    auc_p: float | None
-    auc_p_holm: float | None
-    accuracy: float
-    accuracy_p: float | None
-    accuracy_p_holm: float | None
-    accuracy_method: str
+    metrics: dict[str, Value]
+    tests: dict[str, Test]
+
+
+class Width(TypedDict):
+    """Expected width of the headline's intervals from `size` patients (or images, where patients are unknown)."""
+
+    size: int
+    auc: float | None
+    accuracy: float | None
 
 
 class Gap(TypedDict):
@@ -236,6 +257,7 @@ class Summary(TypedDict):
     rows: list[Row]
     published: list[PublishedRow]
     differences: list[DifferenceRow]
+    sample_size: list[Width]
     fold_rows: list[FoldRow]
     data: Dataset
     leakage: Leakage

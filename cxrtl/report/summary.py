@@ -10,7 +10,17 @@ from cxrtl.evaluate.metrics import THRESHOLD, Confusion, auc, confusion, fold_au
 from cxrtl.records import Milestone, Predictions
 from cxrtl.report.contrast import differences, published_rows
 from cxrtl.report.load import Done, Loaded, load_run
-from cxrtl.report.measures import calibration, folds_of, operating, patients_of, value_of
+from cxrtl.report.measures import (
+    average_precision,
+    calibration,
+    chance,
+    folds_of,
+    mark_pareto,
+    operating,
+    patients_of,
+    sample_size,
+    value_of,
+)
 from cxrtl.report.provenance import dataset, leakage, run_time, settings, stamps, texts, weights
 from cxrtl.report.shape import VERSION, Counts, FoldAuc, FoldRow, Row, Summary, Times
 from cxrtl.rundir import RunDir, write_json
@@ -38,6 +48,7 @@ def build(loaded: Loaded) -> Summary:
             if len(chosen.frame):
                 rows.append(_row(loaded, recipe.name, iterations, chosen))
                 fold_rows += _fold_rows(loaded, recipe.name, iterations, chosen)
+    mark_pareto(rows)
     resolved = loaded.resolved
     negative, positive = loaded.predictions.classes
     threads = resolved.get("threads")
@@ -62,6 +73,7 @@ def build(loaded: Loaded) -> Summary:
         rows=rows,
         published=published_rows(loaded.experiment.published, rows),
         differences=differences(loaded),
+        sample_size=sample_size(rows[_headline(rows)]),
         fold_rows=fold_rows,
         data=dataset(loaded),
         leakage=leakage(loaded),
@@ -105,6 +117,9 @@ def _row(loaded: Loaded, arm: str, iterations: int, chosen: Predictions) -> Row:
         complete=len(frame) == len(loaded.folds),
         confusion=counts_of(confusion(truth, score)),
         metrics=metrics,
+        average_precision=average_precision(chosen),
+        chance_p=chance(chosen),
+        pareto=False,
         calibration=calibration(chosen),
         operating=operating(chosen, loaded.experiment.report),
         fold_auc=_fold_auc(chosen, metrics["auc"]["value"]),

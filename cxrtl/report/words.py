@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cxrtl.report.shape import Operating, PublishedRow, Row, Summary, Value, Verdict
+from cxrtl.report.shape import DifferenceRow, Operating, PublishedRow, Row, Summary, Value, Verdict
 
 METRIC_NAMES = {
     "accuracy": "Accuracy",
@@ -20,6 +20,15 @@ OPERATING = (
     "and budget, and carried to that fold: no image helps to choose the threshold that calls it. Caveat: the models "
     "behind those scores trained on the held-out fold's images, and may differ from its own model in calibration."
 )
+CHANCE = (
+    "AUC against chance: one-sided permutation test. Patients of one fold exchange their labels, so that neither a "
+    "patient's likeness to himself nor a fold's calibration counts as skill."
+)
+TESTED = {
+    "auc": ("AUC, pooled", "difference"),
+    "fold_auc": ("AUC, mean of folds", "difference"),
+    "accuracy": ("Accuracy", "difference, points"),
+}
 CELL_NAMES = {
     "tp": "true positives",
     "fn": "false negatives",
@@ -65,10 +74,15 @@ def signed(value: float | None, digits: int = 3, scale: float = 1) -> str:
     return f"−{text}" if value < 0 else f"+{text}"
 
 
-def signed_bounds(value: Value) -> str:
+def gain(name: str, value: float | None) -> str:
+    """A difference in the metric's own unit: areas as they are, shares in percentage points."""
+    return signed(value) if name in ("auc", "fold_auc", "f1") else signed(value, 1, 100)
+
+
+def gain_bounds(name: str, value: Value) -> str:
     if value["low"] is None or value["high"] is None:
         return "no interval"
-    return f"{signed(value['low'])} to {signed(value['high'])}"
+    return f"{gain(name, value['low'])} to {gain(name, value['high'])}"
 
 
 def p_value(value: float | None) -> str:
@@ -164,6 +178,31 @@ def how_long_note(summary: Summary) -> str:
     return (
         f"{whole} over {plural(row['folds'], 'fold')} of this arm{wall}{arms}. "
         f"On {summary['device']}, {summary['precision']}."
+    )
+
+
+def sample_size(summary: Summary) -> str:
+    """How the headline's intervals would shrink with more patients."""
+    patients = headline(summary)["patients"]
+    unit = "image" if patients is None else "patient"
+    widths = "; ".join(
+        f"{plural(item['size'], unit)}: AUC {area(item['auc'])}, accuracy {share(item['accuracy'])} points"
+        for item in summary["sample_size"]
+    )
+    return (
+        f"Sample size: width of the headline's {level(summary)} intervals, here and, as it falls with the square root "
+        f"of the number of {unit}s like these, for other numbers. {widths}."
+    )
+
+
+def difference_note(row: DifferenceRow) -> str:
+    """Which tests a table of differences shows, and what they speak of."""
+    tests = row["tests"]
+    used = ", ".join(f"{TESTED[name][0]} by {tests[name]['method']}" for name in TESTED if name in tests)
+    return (
+        f"{used}. Intervals of accuracy by paired bootstrap of patients. These hold the trained models fixed and speak "
+        "of other patients, not of another training run; Nadeau–Bengio's test over folds allows for other training "
+        "sets too, which makes it the most cautious."
     )
 
 

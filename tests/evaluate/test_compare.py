@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from cxrtl.errors import PredictionsError
-from cxrtl.evaluate.compare import compare_accuracy, compare_auc, holm, mcnemar
+from cxrtl.evaluate.compare import (
+    compare_accuracy,
+    compare_auc,
+    compare_ratios,
+    holm,
+    mcnemar,
+    nadeau_bengio,
+    pareto,
+    unpaired,
+)
+from cxrtl.evaluate.estimates import Estimate
+from cxrtl.evaluate.intervals import wilson
 
 contingency = pytest.importorskip("statsmodels.stats.contingency_tables")
 multitest = pytest.importorskip("statsmodels.stats.multitest")
@@ -68,3 +80,44 @@ def test_nothing_to_compare() -> None:
     assert compare_auc(one, np.arange(4.0), np.arange(4.0)) is None
     with pytest.raises(PredictionsError, match="common image"):
         compare_accuracy(np.ones(0, bool), np.ones(0), np.ones(0))
+
+
+def test_ratio_differences_resample_both_arms_alike() -> None:
+    truth, first, second = arms(3, gain=1.0)
+    patients = np.repeat(np.arange(150), 2)
+    found = compare_ratios(truth, first, second, patients)["accuracy"]
+    gains = ((second >= 0.5) == truth).astype(float) - ((first >= 0.5) == truth)
+    assert found.value == pytest.approx(gains.mean()) and found.interval
+    drawn = np.bincount(patients, gains)[np.random.default_rng(9).integers(150, size=(4000, 150))].sum(axis=1) / 300
+    assert (found.interval.low, found.interval.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.012)
+    assert compare_ratios(truth, first, first)["accuracy"].interval is None
+
+
+def test_nadeau_bengio_by_definition() -> None:
+    gains = np.array([0.03, 0.01, -0.01, 0.04, 0.02])
+    found = nadeau_bengio(gains.tolist(), 1 / 4)
+    assert found and found.interval
+    plain = stats.ttest_1samp(gains, 0)
+    statistic = plain.statistic * np.sqrt((1 / 5) / (1 / 5 + 1 / 4))
+    assert found.p == pytest.approx(2 * stats.t.sf(statistic, 4)) and found.p > plain.pvalue
+    uncorrected = nadeau_bengio(gains.tolist(), 0.0)
+    assert uncorrected and uncorrected.interval
+    low, high = plain.confidence_interval()
+    assert (uncorrected.interval.low, uncorrected.interval.high) == pytest.approx((low, high))
+    assert nadeau_bengio([0.1], 1) is None
+    same = nadeau_bengio([0.0, 0.0], 1)
+    assert same and same.p == 1 and same.interval is None
+
+
+def test_newcombe_1998_example_of_two_proportions() -> None:
+    """Newcombe, Statistics in Medicine 1998; 17:873, table II: 56/70 − 48/80, method 10: 0.0524 to 0.3339."""
+    one, two = (Estimate(a / n, wilson(a, n)) for a, n in ((48, 80), (56, 70)))
+    found = unpaired(one, two)
+    assert found and found.interval and found.value == pytest.approx(0.2)
+    assert (round(found.interval.low, 4), round(found.interval.high, 4)) == (0.0524, 0.3339)
+    assert unpaired(one, Estimate(0.5, None)) is None
+
+
+def test_pareto() -> None:
+    cost, gain = np.array([1.0, 2, 3, 3, 1]), np.array([0.8, 0.7, 0.9, 0.85, 0.8])
+    assert pareto(cost, gain).tolist() == [True, False, True, False, True]

@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as sk
 
 from cxrtl.errors import PredictionsError
-from cxrtl.evaluate import metrics
+from cxrtl.evaluate import curves, metrics
 from cxrtl.evaluate.metrics import Confusion
 
 
@@ -37,7 +37,7 @@ def test_agrees_with_scikit_learn(seed: int, ties: bool) -> None:
         assert found.ratio(name) == pytest.approx(value, abs=1e-12)
     assert metrics.auc(truth, score) == pytest.approx(sk.roc_auc_score(truth, score), abs=1e-12)
     assert metrics.brier(truth, score) == pytest.approx(sk.brier_score_loss(truth, score), abs=1e-12)
-    curve = metrics.roc(truth, score)
+    curve = curves.roc(truth, score)
     assert curve is not None
     assert sk.auc(curve.false_positive_rate, curve.true_positive_rate) == pytest.approx(metrics.auc(truth, score))
     false, true, _ = sk.roc_curve(truth, score, drop_intermediate=False)
@@ -60,7 +60,7 @@ def test_undefined_is_none() -> None:
     assert only_negatives.ratio("specificity") == 1
     assert [only_negatives.ratio(name) for name in ("sensitivity", "ppv", "f1")] == [None, None, None]
     assert metrics.auc(np.ones(3, bool), np.array([0.1, 0.2, 0.3])) is None
-    assert metrics.roc(np.ones(3, bool), np.array([0.1, 0.2, 0.3])) is None
+    assert curves.roc(np.ones(3, bool), np.array([0.1, 0.2, 0.3])) is None
     assert metrics.brier(np.ones(0, bool), np.ones(0)) is None
 
 

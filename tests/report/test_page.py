@@ -128,7 +128,7 @@ def test_the_same_files_give_the_same_bytes(small: RunDir) -> None:
     assert [small.path(name).read_bytes() for name in names] == before
     assert not list(small.root.rglob("*.part"))
     stems = {path.stem for path in small.path("figures").iterdir()}
-    each = {f"{kind}-{budget}" for kind in ("roc", "calibration") for budget in (10, 20)}
+    each = {f"{kind}-{budget}" for kind in ("roc", "precision", "calibration") for budget in (10, 20)}
     assert stems == {"accuracy-time", "confusion", "progress-01", "progress-02"} | each
 
 
@@ -173,7 +173,7 @@ def test_names_are_escaped(make: Callable[[Fake], RunDir]) -> None:
     markdown = run.path("report.md").read_text()
     assert "<script>" not in markdown and "<img" not in markdown
     rows = [line for line in markdown.splitlines() if line.startswith("| ")]
-    assert all(len(re.findall(r"(?<!\\)\|", line)) <= 11 for line in rows)
+    assert all(len(re.findall(r"(?<!\\)\|", line)) <= 13 for line in rows)
 
 
 def test_ungrouped_and_synthetic_are_stamped(make: Callable[[Fake], RunDir]) -> None:

@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_run import Fake
+from scipy import stats
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
 from cxrtl.report.summary import summarise
 from cxrtl.rundir import RunDir
 
+multitest = pytest.importorskip("statsmodels.stats.multitest")
 proportion = pytest.importorskip("statsmodels.stats.proportion")
 
 
@@ -206,13 +208,45 @@ def test_differences_are_paired_with_the_first_arm(three: RunDir) -> None:
     summary = read(three)
     rows = {(row["arm"], row["iterations"]): row for row in summary["rows"]}
     assert [row["second"] for row in summary["differences"]] == ["resnet50-hflip", "scratch"]
+    frame = pooled(three)
     for row in summary["differences"]:
         one, two = rows[row["first"], row["iterations"]], rows[row["second"], row["iterations"]]
-        assert row["auc"]["value"] == pytest.approx(two["metrics"]["auc"]["value"] - one["metrics"]["auc"]["value"])
-        assert row["accuracy"] == pytest.approx(
-            two["metrics"]["accuracy"]["value"] - one["metrics"]["accuracy"]["value"]
-        )
-        assert row["auc_p_holm"] >= row["auc_p"]
+        for name in ("auc", "accuracy", "sensitivity", "f1"):
+            wanted = two["metrics"][name]["value"] - one["metrics"][name]["value"]
+            assert row["metrics"][name]["value"] == pytest.approx(wanted)
+        gains = np.subtract(*(fold_aucs(frame, row[arm], row["iterations"]) for arm in ("second", "first")))
+        error = gains.std(ddof=1) * np.sqrt(1 / 10 + 1 / 9)
+        assert row["metrics"]["fold_auc"]["value"] == pytest.approx(gains.mean())
+        assert row["tests"]["fold_auc"]["p"] == pytest.approx(2 * stats.t.sf(abs(gains.mean()) / error, 9))
+    for name in ("auc", "accuracy", "fold_auc"):
+        tests = [row["tests"][name] for row in summary["differences"]]
+        wanted = multitest.multipletests([test["p"] for test in tests], method="holm")[1]
+        assert [test["p_holm"] for test in tests] == pytest.approx(wanted)
+
+
+def fold_aucs(frame: pd.DataFrame, arm: str, iterations: int) -> np.ndarray:
+    part = frame[(frame["arm"] == arm) & (frame["iterations"] == iterations)]
+    groups = part.groupby("fold")
+    return np.array([sk.roc_auc_score(rows["label"] == "effusion", rows["score_effusion"]) for _, rows in groups])
+
+
+def test_further_measures_are_recomputed(three: RunDir) -> None:
+    summary, frame = read(three), pooled(three)
+    rows = summary["rows"]
+    for row in rows:
+        part = frame[(frame["arm"] == row["arm"]) & (frame["iterations"] == row["iterations"])]
+        wanted = sk.average_precision_score(part["label"] == "effusion", part["score_effusion"])
+        assert row["average_precision"]["value"] == pytest.approx(wanted)
+        assert row["chance_p"] == pytest.approx(0.0005) if row["arm"] != "scratch" else row["chance_p"] > 0.0005
+        time, share = row["time"]["train_fold"], row["metrics"]["accuracy"]["value"]
+        beaten = [r for r in rows if r["time"]["train_fold"] < time and r["metrics"]["accuracy"]["value"] >= share]
+        assert row["pareto"] == (not beaten)
+    head = rows[summary["headline"]]["metrics"]
+    sizes = {item["size"]: item for item in summary["sample_size"]}
+    assert list(sizes) == [250, 500, 1000, 2000]
+    for name in ("auc", "accuracy"):
+        width = head[name]["high"] - head[name]["low"]
+        assert (sizes[500][name], sizes[2000][name]) == pytest.approx((width, width / 2))
 
 
 def test_data_and_certificate(three: RunDir) -> None:
