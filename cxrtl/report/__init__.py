@@ -4,7 +4,10 @@ status       what of a run is done, running and missing
 load         what the folder holds, checked against the recorded hashes
 shape        the types of `summary.json`
 summary      every number of the page, with contrast (arms, published values) and provenance (data, leakage, recipe)
-words        how numbers and findings are said
+numbers      how a number is written
+words        how findings are said
+measures     what is computed of one arm at one budget
+curves       drawings of scores: ROC, precision-recall, reliability
 style        how drawings look and are saved
 figures      the drawings, as SVG and PNG
 samples      a few images of each outcome, kept in the run folder

@@ -10,11 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from cxrtl.evaluate import curves
+from cxrtl.evaluate.metrics import confusion
 from cxrtl.records import Predictions
-from cxrtl.report import words
+from cxrtl.report import numbers
 from cxrtl.report.measures import patients_of
 from cxrtl.report.shape import Row, Summary
-from cxrtl.report.style import GRID, OTHERS, SHOWN_ARMS, Drawing, colour, line, marker, new, save, short
+from cxrtl.report.style import GRID, OTHERS, SHOWN_ARMS, Drawing, Mark, colour, line, marker, new, save, short
 
 Where = Literal["lower right", "upper left", "lower left"]
 
@@ -35,18 +36,31 @@ def look(place: int) -> dict[str, Any]:
 def roc(summary: Summary, predictions: Predictions, iterations: int, folder: Path) -> Drawing:
     figure, axes = new(4.1, 4.2)
     axes.plot([0, 1], [0, 1], color=GRID, linewidth=1)
+    marks: list[Mark] = []
     for place, row in rows_at(summary, iterations):
         chosen = predictions.select(row["arm"], iterations)
         curve = curves.roc(chosen.truth, chosen.score)
         if curve:
             if place == 0 and (band := curves.roc_band(chosen.truth, chosen.score, patients_of(chosen))):
                 axes.fill_between(curves.GRID, band.low, band.high, color=colour(0), alpha=0.15, linewidth=0)
-            label = _label(place, row, words.area(row["metrics"]["auc"]["value"]))
+            label = _label(place, row, numbers.area(row["metrics"]["auc"]["value"]))
             axes.plot(curve.false_positive_rate, curve.true_positive_rate, label=label, **look(place))
+            marks += _marks(axes, row, chosen) if place < SHOWN_ARMS else []
     axes.set(xlim=(-0.01, 1), ylim=(0, 1.01), aspect="equal", xlabel="1 − specificity", ylabel="sensitivity")
     _finish(axes, summary, iterations, "AUC, pooled", "lower right")
     alt = f"ROC curves after {iterations} iterations, pooled over folds, with each arm's AUC."
-    return save(figure, folder, f"roc-{iterations}", alt)
+    return save(figure, folder, f"roc-{iterations}", alt, marks)
+
+
+def _marks(axes: Axes, row: Row, chosen: Predictions) -> list[Mark]:
+    """The curve's values at thresholds 0.1, 0.2 … 0.9."""
+    found = []
+    for step in range(1, 10):
+        counts = confusion(chosen.truth, chosen.score, step / 10)
+        true, false = counts.ratio("sensitivity") or 0.0, 1 - (counts.ratio("specificity") or 0.0)
+        said = f"sensitivity {numbers.share(true)} %, specificity {numbers.share(1 - false)} %"
+        found.append((axes, false, true, f"{row['arm']}, threshold {step / 10:.1f}: {said}"))
+    return found
 
 
 def precision_recall(summary: Summary, predictions: Predictions, iterations: int, folder: Path) -> Drawing:
@@ -56,7 +70,7 @@ def precision_recall(summary: Summary, predictions: Predictions, iterations: int
         chosen = predictions.select(row["arm"], iterations)
         curve = curves.precision_recall(chosen.truth, chosen.score)
         if curve:
-            label = _label(place, row, words.area(curve.average))
+            label = _label(place, row, numbers.area(curve.average))
             recall, precision = np.append(0, curve.recall), np.append(curve.precision[0], curve.precision)
             axes.step(recall, precision, label=label, **look(place))
     axes.set(
@@ -80,7 +94,7 @@ def calibration(summary: Summary, iterations: int, folder: Path) -> Drawing:
         if place == 0:
             ends = [(item["share"]["low"], item["share"]["high"]) for item in found["bins"]]
             axes.vlines(x, *np.array(ends, dtype=float).T, color=colour(place), linewidth=0.9)
-        label = _label(place, row, words.area(found["ece"]))
+        label = _label(place, row, numbers.area(found["ece"]))
         axes.plot(x, y, marker=marker(place), markersize=4, label=label, **look(place))
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.set(xlabel="mean score of a bin", ylabel=f"share that is {short(summary['positive'], 22)}")

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cxrtl.records import FloatArray
-from cxrtl.report import curves, words
+from cxrtl.report import curves, numbers, words
 from cxrtl.report.load import Done, Loaded, read_curve
 from cxrtl.report.shape import Row, Summary
 from cxrtl.report.style import (
@@ -22,6 +22,7 @@ from cxrtl.report.style import (
     QUIET,
     SHOWN_ARMS,
     Drawing,
+    Mark,
     colour,
     line,
     marker,
@@ -93,7 +94,19 @@ def _time(summary: Summary, folder: Path) -> Drawing:
         f"Accuracy with {words.level(summary)} intervals against mean training time of a fold, one point for each arm "
         "and budget; the values are in Table 1."
     )
-    return save(figure, folder, "accuracy-time", alt)
+    return save(figure, folder, "accuracy-time", alt, _time_marks(axes, summary))
+
+
+def _time_marks(axes: Axes, summary: Summary) -> list[Mark]:
+    ours = [
+        (r["arm"], r["iterations"], r["time"]["train_fold"], r["metrics"]["accuracy"]["value"]) for r in summary["rows"]
+    ]
+    theirs = [(r["study"], r["iterations"], r["seconds"], r["metrics"]["accuracy"]) for r in summary["published"]]
+    return [
+        (axes, x, 100 * y, f"{name}, {length} iterations: accuracy {numbers.share(y)} % in {numbers.duration(x)}")
+        for name, length, x, y in [*ours, *theirs]
+        if x is not None and y is not None
+    ]
 
 
 def _time_of_arm(axes: Axes, rows: Sequence[Row], place: int) -> None:
@@ -232,7 +245,7 @@ def _progress_of(
     figure.legend(loc="outside lower center", ncols=2)
     alt = (
         f"Training progress of {arm}: loss and smoothed training accuracy against iteration in "
-        f"{words.plural(len(curves), 'training')}, and held-out accuracy at each budget."
+        f"{numbers.plural(len(curves), 'training')}, and held-out accuracy at each budget."
     )
     return save(figure, folder, f"progress-{place + 1:02d}", alt)
 

@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-from cxrtl.report import words
+from cxrtl.report import numbers, words
 from cxrtl.report.shape import DifferenceRow, Row, Summary, Value
 
 MAIN = ("accuracy", "sensitivity", "specificity", "auc")
@@ -56,7 +56,7 @@ def _glance(summary: Summary) -> list[str]:
 
 def _cell(metrics: dict[str, Value], name: str) -> str:
     value = metrics[name]
-    return f"{words.metric(name, value['value'])} [{words.bounds(name, value)}]".replace(" []", "")
+    return f"{numbers.metric(name, value['value'])} [{numbers.bounds(name, value)}]".replace(" []", "")
 
 
 def _budgets(summary: Summary) -> list[str]:
@@ -68,9 +68,9 @@ def _budgets(summary: Summary) -> list[str]:
             str(row["iterations"]),
             *(_cell(row["metrics"], name) for name in MAIN),
             words.mean_sd(row),
-            words.seconds(row["time"]["train_total"]),
-            words.seconds(row["time"]["train_fold"]),
-            words.seconds(row["time"]["wall_total"]),
+            numbers.seconds(row["time"]["train_total"]),
+            numbers.seconds(row["time"]["train_fold"]),
+            numbers.seconds(row["time"]["wall_total"]),
         ]
         for row in summary["rows"]
     ]
@@ -92,8 +92,8 @@ def _further(summary: Summary) -> list[str]:
             str(row["iterations"]),
             *(_cell(row["metrics"], name) for name in FURTHER),
             _cell({"auc": row["average_precision"]}, "auc"),
-            words.p_value(row["chance_p"]),
-            words.area(row["calibration"]["brier"]),
+            numbers.p_value(row["chance_p"]),
+            numbers.area(row["calibration"]["brier"]),
             *(str(count) for count in _counts(row)),
         ]
         for row in summary["rows"]
@@ -108,7 +108,7 @@ def _counts(row: Row) -> tuple[int, int, int, int]:
 
 def _operating(summary: Summary) -> list[str]:
     names = words.operating_metrics(summary)
-    stated = f" at {words.share(summary['prevalence'])}"
+    stated = f" at {numbers.share(summary['prevalence'])}"
     labels = [words.METRIC_NAMES[name.removesuffix("_at")] + (stated if name.endswith("_at") else "") for name in names]
     rows = [
         [
@@ -130,7 +130,7 @@ def _calibration(summary: Summary) -> list[str]:
     for row in summary["rows"]:
         found = row["calibration"]
         parts = (found["reliability"], found["resolution"], found["uncertainty"], found["within"], found["ece"])
-        rows.append([escape(row["arm"]), str(row["iterations"]), *(words.area(part) for part in parts)])
+        rows.append([escape(row["arm"]), str(row["iterations"]), *(numbers.area(part) for part in parts)])
     head = ["Arm", "Iterations", "Reliability", "Resolution", "Uncertainty", "Within bins", "ECE"]
     said = "Brier = reliability − resolution + uncertainty + within, in ten bins of equal width."
     return ["## Calibration", said, table(head, rows)]
@@ -146,7 +146,7 @@ def _published(summary: Summary) -> list[str]:
             for name in MAIN:
                 value = item["metrics"][name]
                 said = words.verdict(item, arm, name)
-                cells.append("–" if value is None else f"{words.metric(name, value)} ({said})")
+                cells.append("–" if value is None else f"{numbers.metric(name, value)} ({said})")
             rows.append([escape(item["study"]), str(item["iterations"]), escape(arm), *cells])
     head = ["Study", "Iterations", "Against arm", "Accuracy %", "Sensitivity %", "Specificity %", "AUC"]
     return ["## Published values", table(head, rows)]
@@ -168,8 +168,8 @@ def difference_table(found: Sequence[DifferenceRow]) -> str:
         cells = [escape(f"{row['second']} − {row['first']}"), str(row["iterations"])]
         for name in words.TESTED:
             value, test = row["metrics"].get(name), row["tests"].get(name)
-            cells.append(f"{words.gain(name, value['value'])} [{words.gain_bounds(name, value)}]" if value else "–")
-            cells += [words.p_value(test["p"]), words.p_value(test["p_holm"])] if test else ["–", "–"]
+            cells.append(f"{numbers.gain(name, value['value'])} [{numbers.gain_bounds(name, value)}]" if value else "–")
+            cells += [numbers.p_value(test["p"]), numbers.p_value(test["p_holm"])] if test else ["–", "–"]
         rows.append(cells)
     return table(head, rows)
 
@@ -182,11 +182,11 @@ def _folds(summary: Summary) -> list[str]:
             str(row["iterations"]),
             str(row["fold"]),
             str(row["images"]),
-            words.share(row["accuracy"]),
-            words.share(row["sensitivity"]),
-            words.share(row["specificity"]),
-            words.area(row["auc"]),
-            words.seconds(row["train_seconds"]),
+            numbers.share(row["accuracy"]),
+            numbers.share(row["sensitivity"]),
+            numbers.share(row["specificity"]),
+            numbers.area(row["auc"]),
+            numbers.seconds(row["train_seconds"]),
         ]
         for row in summary["fold_rows"]
     ]

@@ -14,7 +14,7 @@ from cxrtl.evaluate.compare import pareto
 from cxrtl.evaluate.curves import precision_recall
 from cxrtl.evaluate.estimates import Estimate, patient_codes
 from cxrtl.evaluate.intervals import Interval
-from cxrtl.evaluate.metrics import IntArray
+from cxrtl.evaluate.metrics import IntArray, confusion
 from cxrtl.evaluate.operating import operate
 from cxrtl.records import Predictions
 from cxrtl.report.shape import Calibration, CalibrationBin, Operating, Row, Value, Width
@@ -47,6 +47,12 @@ def average_precision(chosen: Predictions) -> Value:
 
 def chance(chosen: Predictions) -> float | None:
     return chance_p(chosen.truth, chosen.score, folds_of(chosen), patients_of(chosen))
+
+
+def threshold_table(chosen: Predictions) -> dict[str, list[int]]:
+    """True and false positives, `tp` and `fp`, at each threshold 0.00, 0.01, … 1.00: what the page's slider shows."""
+    found = [confusion(chosen.truth, chosen.score, step / 100) for step in range(101)]
+    return {"tp": [item.tp for item in found], "fp": [item.fp for item in found]}
 
 
 def mark_pareto(rows: list[Row]) -> None:

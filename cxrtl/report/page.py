@@ -1,25 +1,34 @@
-"""`report.html`: one file that needs no network and no script, with `report.md`, `summary.json` and `figures/`."""
+"""`report.html`: one file that needs no network and is complete without its script. `report.md`, `summary.json` and
+`figures/` are written with it."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from cxrtl.report import words
+from cxrtl.report import numbers, words
 from cxrtl.report.figures import SHOWN_PROGRESS, Drawings, draw
 from cxrtl.report.load import load_run
 from cxrtl.report.markdown import markdown
+from cxrtl.report.measures import threshold_table
 from cxrtl.report.samples import SHOWN_SIDE, Sample, read_samples
 from cxrtl.report.shape import Row, Summary
 from cxrtl.report.style import SHOWN_ARMS
 from cxrtl.report.summary import build
 from cxrtl.rundir import RunDir, write_bytes, write_json
 
-# nothing may be fetched, run, embedded or sent: a result file that smuggles in markup finds no door
-CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+SCRIPT = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
+_DIGEST = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+# nothing may be fetched, embedded or sent, and nothing run but the one script that hashes to this: a result file that
+# smuggles in markup finds no door
+CSP = (
+    f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{_DIGEST}'; base-uri 'none'; "
+    "form-action 'none'"
+)
 
 
 def write_report(run: RunDir, partial: bool = False) -> Path:
@@ -37,12 +46,16 @@ def write_report(run: RunDir, partial: bool = False) -> Path:
     write_json(run.path("summary.json"), summary)
     write_bytes(run.path("report.md"), markdown(summary).encode())
     page = run.path("report.html")
-    write_bytes(page, render(summary, drawings, samples).encode())
+    scores = [threshold_table(loaded.predictions.select(row["arm"], row["iterations"])) for row in summary["rows"]]
+    write_bytes(page, render(summary, drawings, samples, scores).encode())
     return page
 
 
-def render(summary: Summary, drawings: Drawings, samples: list[Sample]) -> str:
-    """The page. Everything that comes from a result file is escaped by the template engine."""
+def render(summary: Summary, drawings: Drawings, samples: list[Sample], scores: list[dict[str, list[int]]]) -> str:
+    """The page; `scores` has a `threshold_table` for each row.
+
+    Everything that comes from a result file is escaped by the template engine.
+    """
     environment = Environment(
         loader=PackageLoader("cxrtl.report", "."),
         autoescape=True,
@@ -50,17 +63,20 @@ def render(summary: Summary, drawings: Drawings, samples: list[Sample]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {name: getattr(words, name) for name in FILTERS}
-    environment.filters |= {"uri": uri, "shade": shade}
+    environment.filters |= {name: getattr(numbers, name) for name in FILTERS}
+    environment.filters |= {"uri": uri, "shade": shade, "mean_sd": words.mean_sd}
     return environment.get_template("page.html").render(
         s=summary,
         head=words.headline(summary),
         csp=CSP,
+        script=Markup(SCRIPT),
+        scores=scores,
         drawings=drawings,
         cells=_by_cell(samples),
         side=SHOWN_SIDE,
         groups=groups(summary),
         words=words,
+        numbers=numbers,
         shown_arms=SHOWN_ARMS,
         shown_progress=SHOWN_PROGRESS,
     )
@@ -73,7 +89,6 @@ FILTERS = (
     "seconds",
     "duration",
     "p_value",
-    "mean_sd",
     "plural",
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,12 +46,25 @@ RC: dict[Any, Any] = {
 
 
 @dataclass(frozen=True)
+class Spot:
+    """A point whose value shows under the pointer; `left` and `top` are shares of the drawing."""
+
+    left: float
+    top: float
+    text: str
+
+
+Mark = tuple[Axes, float, float, str]  # a spot in the units of its axes
+
+
+@dataclass(frozen=True)
 class Drawing:
     """A saved figure: `stem` names its files, `alt` says what it shows to those who cannot see it."""
 
     stem: str
     alt: str
     svg: bytes
+    spots: tuple[Spot, ...] = ()
 
 
 def colour(place: int) -> str:
@@ -76,14 +90,18 @@ def short(text: str, width: int = 28) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
-def save(figure: Figure, folder: Path, stem: str, alt: str) -> Drawing:
+def save(figure: Figure, folder: Path, stem: str, alt: str, marks: Iterable[Mark] = ()) -> Drawing:
     """Write `stem`.svg and `stem`.png (150 dpi) into `folder`, each atomically."""
     svg, png = io.BytesIO(), io.BytesIO()
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
     write_bytes(folder / f"{stem}.svg", svg.getvalue())
     write_bytes(folder / f"{stem}.png", png.getvalue())
-    return Drawing(stem, alt, svg.getvalue())
+    spots = []
+    for axes, x, y, text in marks:  # after saving: only then is the layout settled
+        left, bottom = axes.transData.transform((x, y)) / figure.bbox.size
+        spots.append(Spot(float(left), float(1 - bottom), text))
+    return Drawing(stem, alt, svg.getvalue(), tuple(spots))
 
 
 def styled() -> AbstractContextManager[None]:

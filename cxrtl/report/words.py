@@ -1,8 +1,9 @@
-"""How numbers and findings are said, the same in the page and in Markdown. Every number comes from the summary."""
+"""How findings are said, the same in the page and in Markdown. Every number comes from the summary."""
 
 from __future__ import annotations
 
-from cxrtl.report.shape import DifferenceRow, Operating, PublishedRow, Row, Summary, Value, Verdict
+from cxrtl.report.numbers import UNDEFINED, area, bounds, duration, plural, share, signed
+from cxrtl.report.shape import DifferenceRow, Operating, PublishedRow, Row, Summary, Verdict
 
 METRIC_NAMES = {
     "accuracy": "Accuracy",
@@ -13,7 +14,6 @@ METRIC_NAMES = {
     "f1": "F1",
     "auc": "AUC",
 }
-UNDEFINED = "undefined"
 VERDICTS = {"inside": "inside our interval", "above": "outside, above", "below": "outside, below"}
 OPERATING = (
     "The threshold for a held-out fold is chosen on the pooled out-of-fold scores of the other folds, of the same arm "
@@ -22,7 +22,8 @@ OPERATING = (
 )
 CHANCE = (
     "AUC against chance: one-sided permutation test. Patients of one fold exchange their labels, so that neither a "
-    "patient's likeness to himself nor a fold's calibration counts as skill."
+    "patient's likeness to himself nor a fold's calibration counts as skill. "
+    "Average precision: logit interval over positive patients."
 )
 TESTED = {
     "auc": ("AUC, pooled", "difference"),
@@ -37,86 +38,11 @@ CELL_NAMES = {
 }
 
 
-def share(value: float | None) -> str:
-    """A share as a percentage without its sign: 0.881 → 88.1."""
-    return UNDEFINED if value is None else f"{100 * value:.1f}"
-
-
-def area(value: float | None) -> str:
-    """An AUC, Brier score or p-like share: three decimals."""
-    return UNDEFINED if value is None else f"{value:.3f}"
-
-
-def metric(name: str, value: float | None) -> str:
-    """A metric as its column writes it: AUC and F1 as they are, the rest as percentages."""
-    return area(value) if name in ("auc", "f1") else share(value)
-
-
-def metric_of(value: float | None, name: str) -> str:
-    """`metric`, value first, as a template's filter wants it."""
-    return metric(name, value)
-
-
-def bounds(name: str, value: Value) -> str:
-    """`86.0–90.0`, or why there is none."""
-    if value["low"] is None or value["high"] is None:
-        return "" if value["value"] is None else "no interval"
-    return f"{metric(name, value['low'])}–{metric(name, value['high'])}"
-
-
-def signed(value: float | None, digits: int = 3, scale: float = 1) -> str:
-    """A difference with its sign: −0.012."""
-    if value is None:
-        return UNDEFINED
-    text = f"{abs(scale * value):.{digits}f}"
-    if float(text) == 0:
-        return text
-    return f"−{text}" if value < 0 else f"+{text}"
-
-
-def gain(name: str, value: float | None) -> str:
-    """A difference in the metric's own unit: areas as they are, shares in percentage points."""
-    return signed(value) if name in ("auc", "fold_auc", "f1") else signed(value, 1, 100)
-
-
-def gain_bounds(name: str, value: Value) -> str:
-    if value["low"] is None or value["high"] is None:
-        return "no interval"
-    return f"{gain(name, value['low'])} to {gain(name, value['high'])}"
-
-
-def p_value(value: float | None) -> str:
-    if value is None:
-        return "not tested"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def seconds(value: float | None) -> str:
-    """Seconds for a table: one decimal below 100, then whole."""
-    if value is None:
-        return "–"
-    return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
-
-
-def duration(value: float | None) -> str:
-    """Seconds for a sentence: `74.5 s`, `442 s`, `14 min`, `1 h 54 min`."""
-    if value is None:
-        return "not recorded"
-    if value < 600:
-        return f"{value:.1f} s" if value < 100 else f"{value:.0f} s"
-    minutes = round(value / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def mean_sd(row: Row) -> str:
     found = row["fold_auc"]
     if found["mean"] is None:
         return UNDEFINED
     return f"{found['mean']:.3f}" if found["sd"] is None else f"{found['mean']:.3f} ± {found['sd']:.3f}"
-
-
-def plural(count: int, one: str, many: str = "") -> str:
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def level(summary: Summary) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cxrtl.report import words
+from cxrtl.report import numbers, words
 from cxrtl.report.markdown import escape
 from cxrtl.report.shape import PublishedRow, Value, Verdict
 
@@ -14,21 +14,21 @@ from cxrtl.report.shape import PublishedRow, Value, Verdict
     [(None, "not recorded"), (8.94, "8.9 s"), (442.2, "442 s"), (840, "14 min"), (6840, "1 h 54 min")],
 )
 def test_duration(seconds: float | None, said: str) -> None:
-    assert words.duration(seconds) == said
+    assert numbers.duration(seconds) == said
 
 
 def test_undefined_is_said() -> None:
     nothing = Value(value=None, low=None, high=None, method=None)
-    assert (words.share(None), words.area(None), words.seconds(None)) == ("undefined", "undefined", "–")
-    assert words.bounds("auc", nothing) == ""
-    assert words.bounds("auc", Value(value=0.5, low=None, high=None, method=None)) == "no interval"
-    assert words.p_value(None) == "not tested"
+    assert (numbers.share(None), numbers.area(None), numbers.seconds(None)) == ("undefined", "undefined", "–")
+    assert numbers.bounds("auc", nothing) == ""
+    assert numbers.bounds("auc", Value(value=0.5, low=None, high=None, method=None)) == "no interval"
+    assert numbers.p_value(None) == "not tested"
 
 
 def test_signs_and_p_values() -> None:
-    assert (words.signed(-0.0123), words.signed(0.0004), words.signed(-0.0004)) == ("−0.012", "0.000", "0.000")
-    assert words.signed(-0.0123, 1, 100) == "−1.2"
-    assert (words.p_value(0.0004), words.p_value(0.0154)) == ("< 0.001", "0.015")
+    assert (numbers.signed(-0.0123), numbers.signed(0.0004), numbers.signed(-0.0004)) == ("−0.012", "0.000", "0.000")
+    assert numbers.signed(-0.0123, 1, 100) == "−1.2"
+    assert (numbers.p_value(0.0004), numbers.p_value(0.0154)) == ("< 0.001", "0.015")
 
 
 def test_verdicts() -> None:
