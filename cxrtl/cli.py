@@ -170,10 +170,36 @@ def report(
 
     screen = Screen(as_json)
     with _manners(screen):
-        root = folder.absolute()
-        if not (root / "experiment.resolved.json").exists():
-            raise ConfigError(f"{root} holds no run: give the folder that `cxrtl run` printed, such as runs/demo")
-        screen.written(page.write_report(RunDir(root), partial))
+        screen.written(page.write_report(_run_folder(folder), partial))
+
+
+@app.command()
+def compare(
+    first: Folder,
+    second: Annotated[Path, typer.Argument(metavar="RUN_OR_TABLE", help="Another run, or a published .csv or .toml.")],
+    unpaired: Annotated[bool, typer.Option(help="Allow other images or folds, as independent samples.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to. [default: RUN/compare-NAME]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Set a run against another on the same images, or against a published table: compare.html, .md and .json."""
+    from cxrtl.report import page, versus
+    from cxrtl.report.load import load_run
+
+    screen = Screen(as_json)
+    with _manners(screen):
+        loaded = load_run(_run_folder(first))
+        if second.is_file():
+            found = versus.compare_published(loaded, second)
+        else:
+            found = versus.compare_runs(loaded, load_run(_run_folder(second)), unpaired)
+        screen.written(page.write_comparison(found, out or loaded.run.path(f"compare-{second.absolute().stem}")))
+
+
+def _run_folder(folder: Path) -> RunDir:
+    root = folder.absolute()
+    if not (root / "experiment.resolved.json").exists():
+        raise ConfigError(f"{root} holds no run: give the folder that `cxrtl run` printed, such as runs/demo")
+    return RunDir(root)
 
 
 @contextmanager

@@ -10,8 +10,9 @@ measures     what is computed of one arm at one budget
 curves       drawings of scores: ROC, precision-recall, reliability
 style        how drawings look and are saved
 figures      the drawings, as SVG and PNG
+versus       a run against another, or against a published table
 samples      a few images of each outcome, kept in the run folder
 markdown     the same numbers as text
-page         `report.html`
+page         `report.html` and `compare.html`
 finish       the end of a run: samples, then the report
 """

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 from cxrtl.report import numbers, words
-from cxrtl.report.shape import DifferenceRow, Row, Summary, Value
+from cxrtl.report.shape import DifferenceRow, PublishedRow, Row, Summary, Value
+from cxrtl.report.versus import Comparison
 
 MAIN = ("accuracy", "sensitivity", "specificity", "auc")
 FURTHER = ("ppv", "npv", "f1")
@@ -137,11 +138,14 @@ def _calibration(summary: Summary) -> list[str]:
 
 
 def _published(summary: Summary) -> list[str]:
-    if not summary["published"]:
-        return []
+    return _published_table(summary["published"], words.headline(summary)["arm"]) if summary["published"] else []
+
+
+def _published_table(published: Sequence[PublishedRow], first: str) -> list[str]:
+    """Each value with its place against every arm of the same length; where there is none, `first` stands for it."""
     rows = []
-    for item in summary["published"]:
-        for arm in [verdict["arm"] for verdict in item["against"]] or [words.headline(summary)["arm"]]:
+    for item in published:
+        for arm in [verdict["arm"] for verdict in item["against"]] or [first]:
             cells = []
             for name in MAIN:
                 value = item["metrics"][name]
@@ -165,13 +169,35 @@ def difference_table(found: Sequence[DifferenceRow]) -> str:
         head += [f"{label}, {unit}", "p", "p, Holm"]
     rows = []
     for row in found:
-        cells = [escape(f"{row['second']} − {row['first']}"), str(row["iterations"])]
+        cells = [escape(words.sides(row)), str(row["iterations"])]
         for name in words.TESTED:
             value, test = row["metrics"].get(name), row["tests"].get(name)
             cells.append(f"{numbers.gain(name, value['value'])} [{numbers.gain_bounds(name, value)}]" if value else "–")
             cells += [numbers.p_value(test["p"]), numbers.p_value(test["p_holm"])] if test else ["–", "–"]
         rows.append(cells)
     return table(head, rows)
+
+
+def comparison(found: Comparison, said: str, unpaired: str) -> str:
+    """`compare.md`: the comparison page's numbers."""
+    blocks = [f"# {escape(found['first']['name'])} and {escape(found['second']['name'])}", escape(said)]
+    if found["differences"]:
+        note = words.difference_note(found["differences"][0]) if found["paired"] else unpaired
+        blocks += ["## Differences", difference_table(found["differences"]), note]
+    if found["published"]:
+        blocks += _published_table(found["published"], found["entries"][0]["arm"])
+    head = ["Run", "Arm", "Iterations", "Images", "Accuracy %", "Sensitivity %", "Specificity %", "AUC"]
+    rows = [
+        [
+            escape(item["run"]),
+            escape(item["arm"]),
+            str(item["iterations"]),
+            str(item["images"]),
+            *(_cell(item["metrics"], name) for name in MAIN),
+        ]
+        for item in found["entries"]
+    ]
+    return "\n\n".join([*blocks, "## Values", table(head, rows)]) + "\n"
 
 
 def _folds(summary: Summary) -> list[str]:

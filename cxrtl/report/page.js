@@ -90,4 +90,4 @@ for (const table of document.querySelectorAll("table.sortable")) {
     head.append(button);
   });
 }
-explore();
+if (byId("scores")) explore();

@@ -10,10 +10,10 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from cxrtl.report import numbers, words
+from cxrtl.report import numbers, versus, words
 from cxrtl.report.figures import SHOWN_PROGRESS, Drawings, draw
 from cxrtl.report.load import load_run
-from cxrtl.report.markdown import markdown
+from cxrtl.report.markdown import comparison, markdown
 from cxrtl.report.measures import threshold_table
 from cxrtl.report.samples import SHOWN_SIDE, Sample, read_samples
 from cxrtl.report.shape import Row, Summary
@@ -56,6 +56,42 @@ def render(summary: Summary, drawings: Drawings, samples: list[Sample], scores: 
 
     Everything that comes from a result file is escaped by the template engine.
     """
+    return (
+        _templates()
+        .get_template("page.html")
+        .render(
+            s=summary,
+            head=words.headline(summary),
+            csp=CSP,
+            script=Markup(SCRIPT),
+            scores=scores,
+            drawings=drawings,
+            cells=_by_cell(samples),
+            side=SHOWN_SIDE,
+            groups=groups(summary),
+            words=words,
+            numbers=numbers,
+            shown_arms=SHOWN_ARMS,
+            shown_progress=SHOWN_PROGRESS,
+        )
+    )
+
+
+def write_comparison(found: versus.Comparison, folder: Path) -> Path:
+    """Write `compare.json`, `compare.md` and `compare.html` into `folder`; return the page's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    said = versus.said(found)
+    write_json(folder / "compare.json", found)
+    write_bytes(folder / "compare.md", comparison(found, said, versus.UNPAIRED).encode())
+    page = _templates().get_template("compare.html")
+    text = page.render(
+        c=found, said=said, unpaired=versus.UNPAIRED, csp=CSP, script=Markup(SCRIPT), words=words, numbers=numbers
+    )
+    write_bytes(folder / "compare.html", text.encode())
+    return folder / "compare.html"
+
+
+def _templates() -> Environment:
     environment = Environment(
         loader=PackageLoader("cxrtl.report", "."),
         autoescape=True,
@@ -65,21 +101,7 @@ def render(summary: Summary, drawings: Drawings, samples: list[Sample], scores: 
     )
     environment.filters |= {name: getattr(numbers, name) for name in FILTERS}
     environment.filters |= {"uri": uri, "shade": shade, "mean_sd": words.mean_sd}
-    return environment.get_template("page.html").render(
-        s=summary,
-        head=words.headline(summary),
-        csp=CSP,
-        script=Markup(SCRIPT),
-        scores=scores,
-        drawings=drawings,
-        cells=_by_cell(samples),
-        side=SHOWN_SIDE,
-        groups=groups(summary),
-        words=words,
-        numbers=numbers,
-        shown_arms=SHOWN_ARMS,
-        shown_progress=SHOWN_PROGRESS,
-    )
+    return environment
 
 
 FILTERS = (

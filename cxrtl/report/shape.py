@@ -7,6 +7,12 @@ from typing import Any, TypedDict
 VERSION = 2
 
 
+class Levelled(TypedDict):
+    """What states the level of its intervals."""
+
+    level: float
+
+
 class Value(TypedDict):
     """An estimate. All None where the data leave it undefined; `method` names the interval's."""
 

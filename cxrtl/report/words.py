@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cxrtl.report.numbers import UNDEFINED, area, bounds, duration, plural, share, signed
-from cxrtl.report.shape import DifferenceRow, Operating, PublishedRow, Row, Summary, Verdict
+from cxrtl.report.shape import DifferenceRow, Levelled, Operating, PublishedRow, Row, Summary, Verdict
 
 METRIC_NAMES = {
     "accuracy": "Accuracy",
@@ -45,7 +45,7 @@ def mean_sd(row: Row) -> str:
     return f"{found['mean']:.3f}" if found["sd"] is None else f"{found['mean']:.3f} ± {found['sd']:.3f}"
 
 
-def level(summary: Summary) -> str:
+def level(summary: Levelled) -> str:
     return f"{100 * summary['level']:.0f}\u00a0%"
 
 
@@ -119,6 +119,11 @@ def sample_size(summary: Summary) -> str:
         f"Sample size: width of the headline's {level(summary)} intervals, here and, as it falls with the square root "
         f"of the number of {unit}s like these, for other numbers. {widths}."
     )
+
+
+def sides(row: DifferenceRow) -> str:
+    """What is subtracted from what; one name where an arm meets itself in another run."""
+    return row["first"] if row["first"] == row["second"] else f"{row['second']} − {row['first']}"
 
 
 def difference_note(row: DifferenceRow) -> str:
