@@ -45,6 +45,7 @@ class Data(Table):
     )
     positive: str = Field("", description="the class that sensitivity and AUC speak of; default: last in the alphabet")
     image_size: int = Field(224, ge=32, le=1024, description="side of the stored square image, pixels")
+    subgroups: tuple[str, ...] = Field((), description="further columns of the source to report by: sex, view, site")
     max_skipped: Probability = Field(0.01, description="share of unusable files beyond which preparing stops")
     phantom_patients: int = Field(150, ge=4, le=1_000_000, description="phantom: patients, half of them positive")
     phantom_images_per_patient: int = Field(2, ge=1, le=20, description="phantom: images of each patient")

@@ -1,7 +1,8 @@
 """Where each file of a run lives, and how it is written so that a crash at any moment leaves a readable folder.
 
 runs/<name>/
-  experiment.toml experiment.resolved.json environment.json folds.parquet leakage.json plan.json samples.parquet
+  experiment.toml experiment.resolved.json environment.json folds.parquet leakage.json plan.json
+  samples.parquet subjects.parquet
   <arm>/fold<k>/  weights-<iterations>.safetensors  state.json  curve.jsonl  predictions-<iterations>.parquet
                   progress.json  result.json (written last: its presence, with the hashes it names, means done)
   summary.json  report.html  report.md  figures/
@@ -76,6 +77,11 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_table(path: Path, table: pa.Table) -> None:
     write_atomic(path, lambda part: pq.write_table(table, part))
+
+
+def write_frame(path: Path, frame: pd.DataFrame) -> None:
+    """A table without pandas' own metadata."""
+    write_table(path, pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None))
 
 
 def read_json(path: Path) -> Any:

@@ -11,6 +11,7 @@ curves       drawings of scores: ROC, precision-recall, reliability
 style        how drawings look and are saved
 figures      the drawings, as SVG and PNG
 versus       a run against another, or against a published table
+subgroups    the headline by further columns
 samples      a few images of each outcome, kept in the run folder
 markdown     the same numbers as text
 page         `report.html` and `compare.html`

@@ -12,10 +12,10 @@ from matplotlib.lines import Line2D
 from cxrtl.evaluate import curves
 from cxrtl.evaluate.metrics import confusion
 from cxrtl.records import Predictions
-from cxrtl.report import numbers
+from cxrtl.report import numbers, words
 from cxrtl.report.measures import patients_of
 from cxrtl.report.shape import Row, Summary
-from cxrtl.report.style import GRID, OTHERS, SHOWN_ARMS, Drawing, Mark, colour, line, marker, new, save, short
+from cxrtl.report.style import GRID, OTHERS, QUIET, SHOWN_ARMS, Drawing, Mark, colour, line, marker, new, save, short
 
 Where = Literal["lower right", "upper left", "lower left"]
 
@@ -101,6 +101,29 @@ def calibration(summary: Summary, iterations: int, folder: Path) -> Drawing:
     _finish(axes, summary, iterations, "ECE", "upper left")
     alt = f"Reliability diagrams after {iterations} iterations, with each arm's expected calibration error."
     return save(figure, folder, f"calibration-{iterations}", alt)
+
+
+def forest(summary: Summary, folder: Path) -> Drawing | None:
+    """The headline's AUC in each subgroup that has one, with its interval; the line is all images."""
+    shown = [row for row in summary["subgroups"] if not row["hidden"] and row["metrics"]["auc"]["value"] is not None]
+    if not shown:
+        return None
+    figure, axes = new(6.6, 0.9 + 0.3 * len(shown))
+    overall = words.headline(summary)["metrics"]["auc"]["value"] or 0.0
+    axes.axvline(overall, color=QUIET, linewidth=0.8, linestyle="--")
+    marks: list[Mark] = []
+    for place, row in enumerate(shown):
+        found = row["metrics"]["auc"]
+        middle, low, high = (found[name] or 0.0 for name in ("value", "low", "high"))
+        if found["low"] is not None:
+            axes.hlines(place, low, high, color=colour(0), linewidth=1.4)
+        axes.plot(middle, place, marker="s", markersize=5, color=colour(0))
+        said = f"{row['column']} {row['group']}: AUC {numbers.area(middle)}, {numbers.bounds('auc', found)}"
+        marks.append((axes, middle, place, said))
+    axes.set_yticks(range(len(shown)), [short(f"{row['column']}: {row['group']}", 40) for row in shown])
+    axes.set(ylim=(len(shown) - 0.5, -0.5), xlabel=f"AUC with {words.level(summary)} interval; dashed: all images")
+    alt = "AUC with interval in each subgroup; the values are in the table of subgroups."
+    return save(figure, folder, "subgroups", alt, marks)
 
 
 def _label(place: int, row: Row, value: str) -> str | None:

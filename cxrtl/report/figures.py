@@ -46,14 +46,15 @@ class Drawings:
     calibration: tuple[Drawing, ...]
     confusion: Drawing
     progress: tuple[Drawing, ...]
+    forest: Drawing | None
 
 
 def draw(loaded: Loaded, summary: Summary) -> Drawings:
     """Draw all figures into the run's `figures/`, replacing what an earlier report left there."""
     folder = loaded.run.path("figures")
     folder.mkdir(exist_ok=True)
-    for kind in ("roc", "precision", "calibration", "progress"):
-        for stale in folder.glob(f"{kind}-*.*"):
+    for kind in ("roc-", "precision-", "calibration-", "progress-", "subgroups"):
+        for stale in folder.glob(f"{kind}*.*"):
             stale.unlink()
     budgets = sorted({row["iterations"] for row in summary["rows"]})[-SHOWN_BUDGETS:]
     with styled():
@@ -64,6 +65,7 @@ def draw(loaded: Loaded, summary: Summary) -> Drawings:
             calibration=tuple(curves.calibration(summary, budget, folder) for budget in budgets),
             confusion=_confusion(summary, folder),
             progress=_progress(loaded, folder),
+            forest=curves.forest(summary, folder),
         )
 
 

@@ -1,4 +1,4 @@
-"""The end of a run: sample images kept beside the results, then the report."""
+"""The end of a run: sample images and subgroups kept beside the results, then the report."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from cxrtl.records import Prepared
 from cxrtl.report.load import load_run
 from cxrtl.report.page import write_report
 from cxrtl.report.samples import collect_samples
+from cxrtl.report.subgroups import keep_subjects
 from cxrtl.rundir import RunDir
 
 
 def finish(run: RunDir, prepared: Prepared) -> Path:
-    """Write `samples.parquet` and the report of a complete run; returns the page's path."""
+    """Write `samples.parquet`, `subjects.parquet` and the report of a complete run; returns the page's path."""
+    keep_subjects(run, prepared)
     collect_samples(run, load_run(run).predictions, prepared)
     return write_report(run)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class Done:
 class Loaded:
     """A run folder, read and checked. `resolved` is `experiment.resolved.json`; `missing` is what is not done yet.
 
-    `leakage`, `environment` and `sessions` are None or empty where the folder lacks them.
+    `leakage`, `subjects`, `environment` and `sessions` are None or empty where the folder lacks them.
     """
 
     run: RunDir
@@ -44,6 +45,7 @@ class Loaded:
     experiment: Experiment
     recipes: tuple[Recipe, ...]
     folds: pd.DataFrame
+    subjects: pd.DataFrame | None
     trials: tuple[Done, ...]
     predictions: Predictions
     missing: tuple[Missing, ...]
@@ -73,7 +75,7 @@ def load_run(run: RunDir, partial: bool = False) -> Loaded:
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         reason = f"{error.error_count()} fault(s)" if isinstance(error, ValidationError) else f"{error!r}"
         raise DamagedError(f"experiment.resolved.json in {run.root} is not one of this version: {reason}") from None
-    folds = _read_folds(run.path("folds.parquet"))
+    folds = _read_table(run.path("folds.parquet"), FOLD_COLUMNS)
     budgets = {recipe.name: recipe.train.budgets for recipe in recipes}
     trials = tuple(_done(run, path, run_hash, budgets) for path in sorted(run.root.glob("*/fold*/**/result.json")))
     parts = [_checked(trial, iterations) for trial in trials for iterations in trial.result.budgets]
@@ -83,13 +85,14 @@ def load_run(run: RunDir, partial: bool = False) -> Loaded:
             f"predictions are of the classes {list(predictions.classes)}, the data set of {[negative, positive]}"
         )
     pooled = pool(predictions, folds, budgets, partial)
-    leakage = run.path("leakage.json")
+    leakage, subjects = run.path("leakage.json"), run.path("subjects.parquet")
     return Loaded(
         run=run,
         resolved=resolved,
         experiment=experiment,
         recipes=recipes,
         folds=folds,
+        subjects=_read_table(subjects, ("image_id",)) if subjects.exists() else None,
         trials=trials,
         predictions=pooled.predictions,
         missing=pooled.missing,
@@ -114,12 +117,12 @@ def _optional(path: Path, kind: type[Any]) -> Any:
     return value
 
 
-def _read_folds(path: Path) -> pd.DataFrame:
+def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
         frame: pd.DataFrame = pq.read_table(path).replace_schema_metadata(None).to_pandas()
     except (OSError, pa.ArrowInvalid):
         raise DamagedError(f"{path.name} in {path.parent} is missing or no Parquet file") from None
-    absent = [name for name in FOLD_COLUMNS if name not in frame]
+    absent = [name for name in columns if name not in frame]
     if absent or frame.empty:
         raise DamagedError(f"{path.name} in {path.parent} lacks the columns {absent} or has no rows")
     return frame

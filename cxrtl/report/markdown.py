@@ -28,6 +28,7 @@ def markdown(summary: Summary) -> str:
         *_published(summary),
         *_differences(summary),
         *_folds(summary),
+        *_subgroups(summary),
         *_provenance(summary),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -217,6 +218,21 @@ def _folds(summary: Summary) -> list[str]:
         for row in summary["fold_rows"]
     ]
     return ["## Folds", f"<details><summary>{len(rows)} rows</summary>", table(head, rows), "</details>"]
+
+
+def _subgroups(summary: Summary) -> list[str]:
+    if not summary["subgroups"]:
+        return []
+    head = ["Column", "Group", "Images", "Patients", "Accuracy %", "Sensitivity %", "Specificity %", "AUC"]
+    rows = []
+    for row in summary["subgroups"]:
+        cells = [escape(row["column"]), escape(row["group"])]
+        if row["hidden"]:
+            rows.append([*cells, f"fewer than {summary['smallest_group']}", *[""] * 5])
+        else:
+            patients = "unknown" if row["patients"] is None else str(row["patients"])
+            rows.append([*cells, str(row["images"]), patients, *(_cell(row["metrics"], name) for name in MAIN)])
+    return ["## Subgroups", words.subgroups(summary), table(head, rows)]
 
 
 def _provenance(summary: Summary) -> list[str]:

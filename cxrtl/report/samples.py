@@ -20,7 +20,7 @@ from PIL import Image
 from cxrtl.errors import DamagedError, PredictionsError, PreparedError
 from cxrtl.evaluate.metrics import THRESHOLD
 from cxrtl.records import Predictions, Prepared
-from cxrtl.rundir import RunDir, read_json, write_table
+from cxrtl.rundir import RunDir, read_json, write_frame
 
 CELLS = ("tp", "fn", "fp", "tn")
 COLUMNS = ("image_id", "cell", "label", "fold", "arm", "iterations", "score", "image_size", "pixels")
@@ -55,9 +55,8 @@ def collect_samples(
     chosen = _draw(_headline(run, predictions), per_cell, seed)
     pixels = _pixels(prepared, chosen["image_id"].tolist())
     rows = chosen.assign(image_size=prepared.image_size, pixels=[pixels[name] for name in chosen["image_id"]])
-    table = pa.Table.from_pandas(rows[list(COLUMNS)], preserve_index=False)
     path = run.path("samples.parquet")
-    write_table(path, table.replace_schema_metadata(None))
+    write_frame(path, rows[list(COLUMNS)])
     return path
 
 

@@ -179,6 +179,18 @@ class Width(TypedDict):
     accuracy: float | None
 
 
+class Subgroup(TypedDict):
+    """The headline's metrics in one group of a further column; where `hidden` (too few patients), nothing but that."""
+
+    column: str
+    group: str
+    hidden: bool
+    images: int | None
+    patients: int | None
+    positives: int | None
+    metrics: dict[str, Value]
+
+
 class Gap(TypedDict):
     """What is not done yet."""
 
@@ -265,6 +277,8 @@ class Summary(TypedDict):
     differences: list[DifferenceRow]
     sample_size: list[Width]
     fold_rows: list[FoldRow]
+    subgroups: list[Subgroup]
+    smallest_group: int
     data: Dataset
     leakage: Leakage
     time: RunTime

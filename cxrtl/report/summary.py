@@ -23,6 +23,7 @@ from cxrtl.report.measures import (
 )
 from cxrtl.report.provenance import dataset, leakage, run_time, settings, stamps, texts, weights
 from cxrtl.report.shape import VERSION, Counts, FoldAuc, FoldRow, Row, Summary, Times
+from cxrtl.report.subgroups import subgroups
 from cxrtl.rundir import RunDir, write_json
 
 AUC_GAP = 0.01  # beyond it the page says that folds differ in calibration
@@ -49,6 +50,7 @@ def build(loaded: Loaded) -> Summary:
                 rows.append(_row(loaded, recipe.name, iterations, chosen))
                 fold_rows += _fold_rows(loaded, recipe.name, iterations, chosen)
     mark_pareto(rows)
+    head = rows[_headline(rows)]
     resolved = loaded.resolved
     negative, positive = loaded.predictions.classes
     threads = resolved.get("threads")
@@ -73,8 +75,10 @@ def build(loaded: Loaded) -> Summary:
         rows=rows,
         published=published_rows(loaded.experiment.published, rows),
         differences=differences(loaded),
-        sample_size=sample_size(rows[_headline(rows)]),
+        sample_size=sample_size(head),
         fold_rows=fold_rows,
+        subgroups=subgroups(loaded, loaded.predictions.select(head["arm"], head["iterations"])),
+        smallest_group=loaded.experiment.report.smallest_group,
         data=dataset(loaded),
         leakage=leakage(loaded),
         time=run_time(loaded),

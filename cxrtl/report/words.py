@@ -121,6 +121,17 @@ def sample_size(summary: Summary) -> str:
     )
 
 
+def subgroups(summary: Summary) -> str:
+    """The caption of the subgroups."""
+    row = headline(summary)
+    unit = "images" if row["patients"] is None else "patients"
+    return (
+        f"{row['arm']} after {plural(row['iterations'], 'iteration')} by group, with {level(summary)} intervals. "
+        f"Groups of fewer than {summary['smallest_group']} {unit} are not shown. Many groups were looked at: "
+        "with this many intervals some lie apart by chance."
+    )
+
+
 def sides(row: DifferenceRow) -> str:
     """What is subtracted from what; one name where an arm meets itself in another run."""
     return row["first"] if row["first"] == row["second"] else f"{row['second']} − {row['first']}"

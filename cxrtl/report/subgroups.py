@@ -1,0 +1,89 @@
+"""The headline's metrics by the further columns that the experiment names: sex, age, view, site."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxrtl.data.prepared import read_index
+from cxrtl.evaluate.estimates import estimate
+from cxrtl.records import Predictions, Prepared
+from cxrtl.report.load import Loaded, load_run
+from cxrtl.report.measures import patients_of, value_of
+from cxrtl.report.shape import Subgroup
+from cxrtl.rundir import RunDir, write_frame
+
+MOST_GROUPS = 20  # a column of text with more values may hold identifiers: none of them is shown
+BANDS = 4  # numbers of more values than this are cut into bands of about equally many images
+UNKNOWN = "not recorded"
+
+
+def keep_subjects(run: RunDir, prepared: Prepared) -> None:
+    """Write `subjects.parquet`: `image_id` and those of the columns in `data.subgroups` that the prepared set has."""
+    wanted = load_run(run).experiment.data.subgroups
+    if wanted:
+        index = read_index(prepared)
+        write_frame(run.path("subjects.parquet"), index[["image_id", *(name for name in wanted if name in index)]])
+
+
+def subgroups(loaded: Loaded, headline: Predictions) -> list[Subgroup]:
+    """A row for each group of each column, columns in the experiment's order; empty where none were kept.
+
+    Groups of fewer patients (images, where patients are unknown) than `report.smallest_group` are hidden.
+    """
+    if loaded.subjects is None:
+        return []
+    at = loaded.subjects.set_index("image_id").reindex(headline.frame["image_id"])
+    columns = [name for name in loaded.experiment.data.subgroups if name in at]
+    smallest = loaded.experiment.report.smallest_group
+    rows = []
+    for column in columns:
+        groups = banded(at[column])
+        names = sorted(set(groups) - {UNKNOWN}, key=_order) + [UNKNOWN] * (UNKNOWN in groups)
+        for name in names:
+            part = Predictions(headline.frame[groups == name], headline.classes)
+            rows.append(_row(column, str(name), part, smallest))
+    return rows
+
+
+def banded(values: pd.Series[Any]) -> npt.NDArray[np.str_]:
+    """Each value's group: numbers of many values in bands, text as it is, too many texts as one group."""
+    text = np.array(["" if pd.isna(item) else str(item).strip() for item in values])
+    number = pd.to_numeric(pd.Series(text), errors="coerce").to_numpy(dtype=np.float64)
+    known = np.isfinite(number)
+    if len(np.unique(number[known])) > BANDS and known.sum() >= 0.9 * (text != "").sum():
+        inner = np.quantile(number[known], np.linspace(0, 1, BANDS + 1)[1:-1])
+        place = np.where(known, np.searchsorted(inner, number), -1)
+        ends = {k: (number[place == k].min(), number[place == k].max()) for k in np.unique(place[known])}
+        return np.array([f"{ends[k][0]:g}–{ends[k][1]:g}" if k >= 0 else UNKNOWN for k in place])
+    if len(np.unique(text[text != ""])) > MOST_GROUPS:
+        text = np.where(text == "", text, f"more than {MOST_GROUPS} values: not shown apart")
+    return np.where(text == "", UNKNOWN, text)
+
+
+def _order(name: str) -> tuple[float, str]:
+    """Bands by their lower bound, names by the alphabet."""
+    try:
+        return float(name.partition("–")[0]), name
+    except ValueError:
+        return float("inf"), name
+
+
+def _row(column: str, name: str, part: Predictions, smallest: int) -> Subgroup:
+    ids = part.frame["patient_id"]
+    patients = int(ids.nunique()) if (ids != "").all() else None
+    if (len(part.frame) if patients is None else patients) < smallest:
+        return Subgroup(column=column, group=name, hidden=True, images=None, patients=None, positives=None, metrics={})
+    found = estimate(part.truth, part.score, patients_of(part))
+    return Subgroup(
+        column=column,
+        group=name,
+        hidden=False,
+        images=len(part.frame),
+        patients=patients,
+        positives=int(part.truth.sum()),
+        metrics={metric: value_of(item) for metric, item in found.items()},
+    )
