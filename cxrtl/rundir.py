@@ -5,7 +5,7 @@ runs/<name>/
   samples.parquet subjects.parquet
   <arm>/fold<k>/  weights-<iterations>.safetensors  state.json  curve.jsonl  predictions-<iterations>.parquet
                   progress.json  result.json (written last: its presence, with the hashes it names, means done)
-  summary.json  report.html  report.md  figures/
+  summary.json  report.html  report.md  reporting.md  figures/
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ figures      the drawings, as SVG and PNG
 versus       a run against another, or against a published table
 subgroups    the headline by further columns
 samples      a few images of each outcome, kept in the run folder
+reporting    methods paragraph and reporting checklists
 markdown     the same numbers as text
 page         `report.html` and `compare.html`
 finish       the end of a run: samples, then the report

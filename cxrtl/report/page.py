@@ -15,6 +15,7 @@ from cxrtl.report.figures import SHOWN_PROGRESS, Drawings, draw
 from cxrtl.report.load import load_run
 from cxrtl.report.markdown import comparison, markdown
 from cxrtl.report.measures import threshold_table
+from cxrtl.report.reporting import reporting
 from cxrtl.report.samples import SHOWN_SIDE, Sample, read_samples
 from cxrtl.report.shape import Row, Summary
 from cxrtl.report.style import SHOWN_ARMS
@@ -32,7 +33,7 @@ CSP = (
 
 
 def write_report(run: RunDir, partial: bool = False) -> Path:
-    """Write `summary.json`, `figures/`, `report.md` and `report.html` into the run folder; return the page's path.
+    """Write `summary.json`, `figures/`, `report.md`, `reporting.md` and `report.html`; return the page's path.
 
     The same result files give the same bytes. Each file is replaced atomically, the page last.
 
@@ -45,6 +46,7 @@ def write_report(run: RunDir, partial: bool = False) -> Path:
     drawings = draw(loaded, summary)
     write_json(run.path("summary.json"), summary)
     write_bytes(run.path("report.md"), markdown(summary).encode())
+    write_bytes(run.path("reporting.md"), reporting(summary).encode())
     page = run.path("report.html")
     scores = [threshold_table(loaded.predictions.select(row["arm"], row["iterations"])) for row in summary["rows"]]
     write_bytes(page, render(summary, drawings, samples, scores).encode())
