@@ -116,7 +116,7 @@ def _fingerprint(data: Data, listed: Manifest) -> str:
         except OSError:  # missing, or drawn rather than read: preparing decides
             stats.append((0, 0))
     columns = listed.frame.astype(str).to_dict(orient="list")
-    return rundir.content_hash([data.image_size, list(listed.classes), columns, stats])
+    return rundir.content_hash([data.image_size, data.decode.model_dump(), list(listed.classes), columns, stats])
 
 
 def ensure_folds(run: RunDir, experiment: Experiment, prepared: Prepared) -> Folds:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import posixpath
-import warnings
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrtl.config import Data, expand
 from cxrtl.data.sources.common import Rows, locate, to_manifest
+from cxrtl.data.sources.text import UNREADABLE, read_text, why_unreadable
 from cxrtl.errors import ManifestError
 from cxrtl.records import Manifest
 
@@ -57,30 +55,16 @@ def _read(path: Path, typed: str) -> pa.Table:
     if not name.endswith((".csv", ".csv.gz", ".parquet")):
         raise ManifestError(f"data.path = {typed!r} is no .csv, .csv.gz or .parquet file")
     try:
-        table = pq.read_table(path) if name.endswith(".parquet") else _read_csv(path)
-    except (OSError, EOFError, ValueError, zlib.error, pa.ArrowException, pd.errors.ParserWarning) as error:
-        raise ManifestError(f"label table {typed!r} cannot be read ({_reason(error)})") from None
+        table = (
+            pq.read_table(path)
+            if name.endswith(".parquet")
+            else pa.Table.from_pandas(read_text(path), preserve_index=False)
+        )
+    except (*UNREADABLE, pa.ArrowException) as error:
+        raise ManifestError(f"label table {typed!r} cannot be read ({why_unreadable(error)})") from None
     if len(set(table.column_names)) != table.num_columns:
         raise ManifestError(f"label table {typed!r} has several columns of the same name: rename them")
     return table
-
-
-def _read_csv(path: Path) -> pa.Table:
-    with warnings.catch_warnings():
-        # rows longer than the header would otherwise lose cells, or turn the first column into an index
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-    return pa.Table.from_pandas(frame.fillna(""), preserve_index=False)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return "it is not UTF-8 text"
-    if isinstance(error, pd.errors.EmptyDataError):
-        return "it is empty"
-    if isinstance(error, pd.errors.ParserError | pd.errors.ParserWarning):
-        return "its rows do not all have as many cells as the header"
-    return (isinstance(error, OSError) and error.strerror) or "it is damaged"
 
 
 def _require(table: pa.Table, columns: list[str], typed: str) -> None:
