@@ -16,7 +16,7 @@ from cxrtl.data.images.guard import decode
 from cxrtl.data.manifest import build
 from cxrtl.data.prepare import open_prepared, prepare, shard_paths
 from cxrtl.errors import LockedError, PreparedError, SkippedError
-from cxrtl.records import INDEX_COLUMNS
+from cxrtl.records import INDEX_COLUMNS, FlowStep
 from tests.data.helpers import CANARY, Prepare, save, shard_bytes, table_config
 
 pytestmark = pytest.mark.usefixtures("ray_instance", "small_slices")
@@ -110,6 +110,10 @@ class TestUnusable:
         manifest = build(data, key)
         prepared, index = prepare_set(manifest, data)
         assert prepared.skipped == {"empty": 1, "missing": 1, "outside_root": 1, "truncated": 1, "unknown_format": 1}
+        assert [step.left for step in prepared.flow] == [12, 11, 10, 9, 8, 7]
+        assert prepared.flow[0] == FlowStep("images listed", 0, 12)
+        assert prepared.flow[1] == FlowStep("unusable: the file has no bytes", 1, 11)
+        assert open_prepared(prepared.folder) == prepared
         assert index["row"].tolist() == [1, 3, 4, 6, 8, 10, 11]
         assert index["image_id"].tolist() == manifest.frame["image_id"][index["row"]].tolist()
         skipped = pd.read_parquet(prepared.folder / "skipped.parquet")

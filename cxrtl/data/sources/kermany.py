@@ -1,0 +1,79 @@
+"""Kermany et al.'s paediatric chest X-rays as they are handed out.
+
+    chest_xray/{train,val,test}/{NORMAL,PNEUMONIA}/*.jpeg
+
+The patient stands in the file name, in either edition's way: `person7_bacteria_24`, `IM-0115-0001`,
+`NORMAL2-IM-0666-0001`, or `BACTERIA-1008087-0001`. The public split parts images, not patients, so it is merged unless
+`cohort.split` names a part. Source: Kermany et al., Cell 2018.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from cxrtl.config import Data
+from cxrtl.data.ids import keyed_id
+from cxrtl.data.sources.cohort import Funnel
+from cxrtl.data.sources.common import folder_of
+from cxrtl.errors import ManifestError
+from cxrtl.records import Manifest
+
+SPLITS = {"train": "train", "val": "validate", "test": "test"}  # the set's folder → our word
+CLASSES = ("NORMAL", "PNEUMONIA")
+_NAME = re.compile(r"^(?:(person\d+)_(bacteria|virus)_|((?:NORMAL2-)?IM-\d+)-|(BACTERIA|VIRUS|NORMAL)-(\d+)-)")
+
+
+def build(data: Data, key: bytes) -> Manifest:
+    """NORMAL against PNEUMONIA; the further column `cause` says bacteria or virus.
+
+    Raises:
+        ManifestError: no such folders, or file names without a patient.
+    """
+    root = folder_of(data, "chest_xray")
+    if (root / "chest_xray").is_dir():
+        root = root / "chest_xray"
+    images = [name for part in SPLITS for kind in CLASSES for name in _files(root, part, kind)]
+    if not images:
+        raise ManifestError(f"data.path = {data.path!r} holds no images in {{train,val,test}}/{{NORMAL,PNEUMONIA}}")
+    patients, causes = zip(*(_read_name(image) for image in images), strict=True)
+    unread = [keyed_id("img", image, key) for image, patient in zip(images, patients, strict=True) if not patient]
+    if unread:
+        raise ManifestError(
+            f"{len(unread)} of {len(images)} file names are not the set's own and tell no patient, such as those of "
+            f"{unread[:5]}: move these files away"
+        )
+    frame = pd.DataFrame(
+        {
+            "image": images,
+            "patient": patients,
+            "study": "",
+            "label": [image.split("/")[1] for image in images],
+            "split": [SPLITS[image.split("/")[0]] for image in images],
+            "cause": causes,
+        }
+    )
+    funnel = Funnel(frame)
+    funnel.take_split(data.cohort)
+    funnel.draw(data.cohort)
+    return funnel.manifest(root, key, data.positive or CLASSES[1], ["split", "cause"])
+
+
+def _files(root: Path, part: str, kind: str) -> list[str]:
+    folder = root / part / kind
+    if not folder.is_dir():
+        return []
+    names = (entry.name for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    return [f"{part}/{kind}/{name}" for name in sorted(names)]
+
+
+def _read_name(image: str) -> tuple[str, str]:
+    """(patient, cause); "" where the name does not tell."""
+    match = _NAME.match(image.rsplit("/", 1)[1])
+    if not match:
+        return "", ""
+    person, cause, normal, word, number = match.groups(default="")
+    cause = cause or {"BACTERIA": "bacteria", "VIRUS": "virus"}.get(word, "")
+    return person or normal or number, cause
