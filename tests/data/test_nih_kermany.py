@@ -140,6 +140,14 @@ class TestKermany:
         assert frame["cause"].tolist() == ["", "", "", "bacteria", "virus", "", "virus"]
         assert len(build("kermany", root / "chest_xray").frame) == 7
 
+    def test_patients_that_share_a_file_are_one(self, root: Path) -> None:
+        train = root / "chest_xray/train/NORMAL"
+        (train / "IM-0200-0001.jpeg").write_bytes((train / "IM-0115-0001.jpeg").read_bytes())
+        (train / "IM-0300-0001.jpeg").write_bytes((train / "NORMAL2-IM-0115-0001.jpeg").read_bytes())
+        (train / "IM-0300-0002.jpeg").write_bytes((train / "IM-0115-0001.jpeg").read_bytes())
+        frame = build("kermany", root).frame
+        assert len(frame) == 10 and frame["patient_id"].nunique() == 3  # the normal ones are all linked
+
     def test_public_split(self, root: Path) -> None:
         made = build("kermany", root, split="train")
         assert len(made.frame) == 4 and steps(made)[-1] == ("not in the train split", 3, 4)

@@ -32,7 +32,7 @@ class TestRealSets:
         prepared, index = prepare_set(build(data, key), data)
         assert prepared.classes == ("NORMAL", "PNEUMONIA") and prepared.grouped and prepared.images == 1204
         assert 10 < index["patient_id"].nunique() < len(index)
-        make_folds(index, prepared, FoldsConfig(k=5))
+        require_clean(audit(make_folds(index, prepared, FoldsConfig(k=5))))
 
     def test_nih_named(self, shared_data: Path, key: bytes, prepare_set: Prepare) -> None:
         cohort = {"finding": "Effusion", "negative": "absent"}

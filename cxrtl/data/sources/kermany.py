@@ -3,13 +3,16 @@
     chest_xray/{train,val,test}/{NORMAL,PNEUMONIA}/*.jpeg
 
 The patient stands in the file name, in either edition's way: `person7_bacteria_24`, `IM-0115-0001`,
-`NORMAL2-IM-0666-0001`, or `BACTERIA-1008087-0001`. The public split parts images, not patients, so it is merged unless
-`cohort.split` names a part. Source: Kermany et al., Cell 2018.
+`NORMAL2-IM-0666-0001`, or `BACTERIA-1008087-0001`. The set holds some files twice, also under two patients: those
+count as one patient, or the picture could stand on both sides of a fold. The public split parts images, not patients,
+so it is merged unless `cohort.split` names a part. Source: Kermany et al., Cell 2018.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +23,7 @@ from cxrtl.data.sources.cohort import Funnel
 from cxrtl.data.sources.common import folder_of
 from cxrtl.errors import ManifestError
 from cxrtl.records import Manifest
+from cxrtl.rundir import sha256_file
 
 SPLITS = {"train": "train", "val": "validate", "test": "test"}  # the set's folder → our word
 CLASSES = ("NORMAL", "PNEUMONIA")
@@ -48,7 +52,7 @@ def build(data: Data, key: bytes) -> Manifest:
     frame = pd.DataFrame(
         {
             "image": images,
-            "patient": patients,
+            "patient": _join_twins(root, images, patients),
             "study": "",
             "label": [image.split("/")[1] for image in images],
             "split": [SPLITS[image.split("/")[0]] for image in images],
@@ -67,6 +71,25 @@ def _files(root: Path, part: str, kind: str) -> list[str]:
         return []
     names = (entry.name for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
     return [f"{part}/{kind}/{name}" for name in sorted(names)]
+
+
+def _join_twins(root: Path, images: list[str], patients: Sequence[str]) -> list[str]:
+    """Give patients that share a file, byte for byte, one name."""
+    sizes = [(root / image).stat().st_size for image in images]
+    repeated = {size for size, count in Counter(sizes).items() if count > 1}
+    name = {patient: patient for patient in patients}
+
+    def settled(patient: str) -> str:
+        while name[patient] != patient:
+            patient = name[patient]
+        return patient
+
+    first: dict[str, str] = {}
+    for image, size, patient in zip(images, sizes, patients, strict=True):
+        if size in repeated:
+            twin = first.setdefault(sha256_file(root / image), patient)
+            name[settled(patient)] = settled(twin)
+    return [settled(patient) for patient in patients]
 
 
 def _read_name(image: str) -> tuple[str, str]:
