@@ -85,6 +85,9 @@ class Data(Table):
     label_column: str = Field("label", description="table: column with the class name")
     patient_column: str = Field("patient_id", description="table: column with the patient, if there is one")
     study_column: str = Field("study_id", description="table: column with the study, if there is one")
+    keep_columns: tuple[str, ...] = Field(
+        (), description="table: further columns to keep beside the pixels, in the clear: none that tells who it is"
+    )
     patient_pattern: str = Field(
         "", description="folder: regular expression whose first group, in the file name, is the patient"
     )

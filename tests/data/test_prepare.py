@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("ray_instance", "small_slices")
 
 class TestPrepare:
     def test_shards_hold_pixels_labels_and_ids(self, labels: Path, key: bytes, prepare_set: Prepare) -> None:
-        data = table_config(labels)
+        data = table_config(labels, keep_columns=["age"])
         manifest = build(data, key)
         prepared, index = prepare_set(manifest, data)
         assert (prepared.images, prepared.grouped, prepared.counts) == (12, True, {"healthy": 6, "sick": 6})

@@ -47,7 +47,7 @@ class TestRealSets:
         assert described["flow"][-1]["left"] == 105
 
     def test_lung_masks_as_a_table(self, shared_data: Path, key: bytes, prepare_set: Prepare) -> None:
-        data = table_config(shared_data / "lung-masks/labels.csv", label_column="finding")
+        data = table_config(shared_data / "lung-masks/labels.csv", label_column="finding", keep_columns=["site"])
         prepared, index = prepare_set(build(data, key), data)
         assert prepared.images == 250 and not prepared.skipped
         assert set(index["site"]) == {"Montgomery", "Shenzhen"}

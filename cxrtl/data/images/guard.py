@@ -22,7 +22,7 @@ from cxrtl.data import phantom
 from cxrtl.data.images.files import decoded
 from cxrtl.data.images.rules import REFUSED, Decoded, How, Unusable
 
-_AHEAD = 8  # paths in flight, so that neither process waits for the other after each file
+_AHEAD = 24  # paths in flight, so that neither process waits for the other after each file
 _AHEAD_BYTES = 2**15  # of them: less than the smallest pipe holds, or both processes could wait for ever
 _PATH_BYTES = 4096  # no system takes a longer path
 _START_SECONDS = 120  # to import Pillow from a slow disk

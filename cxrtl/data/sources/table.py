@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrtl.config import Data, expand
-from cxrtl.data.sources.common import Rows, locate, to_manifest
+from cxrtl.data.sources.common import RESERVED, Rows, locate, to_manifest
 from cxrtl.data.sources.text import UNREADABLE, read_text, why_unreadable
 from cxrtl.errors import ManifestError
 from cxrtl.records import Manifest
@@ -21,8 +21,8 @@ def build(data: Data, key: bytes) -> Manifest:
     """Read the table in its own order. Image paths are relative to the table's folder.
 
     Identifiers and labels are text, never numbers: patient 0012 stays 0012, and blanks at either end are dropped. A
-    blank patient or study is unknown. Further columns are kept, CSV's as text and Parquet's numbers as numbers,
-    unless they bear a name that cxrtl itself uses.
+    blank patient or study is unknown. Of further columns, which may name people, only `data.keep_columns` go along:
+    CSV's as text, Parquet's numbers as numbers.
 
     Raises:
         ManifestError: the table cannot be read, lacks a column, or holds blank labels or paths, paths that leave its
@@ -30,11 +30,11 @@ def build(data: Data, key: bytes) -> Manifest:
     """
     path = expand(data.path)
     table = _read(path, data.path)
-    _require(table, [data.image_column, data.label_column], data.path)
+    _require(table, [data.image_column, data.label_column, *data.keep_columns], data.path)
+    _refuse_identifying(data)
     images = _paths(_text(table, data.image_column), data)
     labels = _text(table, data.label_column)
     _refuse_blank(labels, data.label_column, "give each image its class or take the rows out")
-    used = {data.image_column, data.label_column, data.patient_column, data.study_column}
     root = path.parent.resolve()
     rows = Rows(
         images=images,
@@ -42,7 +42,7 @@ def build(data: Data, key: bytes) -> Manifest:
         paths=[locate(root, image) for image in images],
         patients=_optional(table, data.patient_column),
         studies=_optional(table, data.study_column),
-        extras={name: _extra(table[name]) for name in table.column_names if name not in used},
+        extras={name: _extra(table[name]) for name in data.keep_columns},
     )
     return to_manifest(rows, key, data.positive)
 
@@ -71,9 +71,16 @@ def _require(table: pa.Table, columns: list[str], typed: str) -> None:
     missing = [name for name in columns if name not in table.column_names]
     if missing:
         raise ManifestError(
-            f"label table {typed!r} lacks the column(s) {missing}; it has {table.column_names}. Set data.image_column "
-            "and data.label_column to the right ones."
+            f"label table {typed!r} lacks the column(s) {missing}; it has {table.column_names}. Set data.image_column, "
+            "data.label_column and data.keep_columns to the right ones."
         )
+
+
+def _refuse_identifying(data: Data) -> None:
+    """What becomes a hash must not go along in the clear as well, nor take a name that cxrtl itself uses."""
+    taken = {data.image_column, data.patient_column, data.study_column, *RESERVED} & set(data.keep_columns)
+    if taken:
+        raise ManifestError(f"data.keep_columns holds {sorted(taken)}, which cxrtl keeps as hashes or uses: rename")
 
 
 def _text(table: pa.Table, column: str) -> list[str]:
