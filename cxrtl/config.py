@@ -13,60 +13,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from cxrtl.data_config import Cohort as Cohort
+from cxrtl.data_config import Data as Data
+from cxrtl.data_config import Decode as Decode
+from cxrtl.data_config import Probability, Table
 from cxrtl.errors import ConfigError
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 DATA_HOME = {"CXRTL_DATA": "../shared/data"}  # what `$CXRTL_DATA` in a path means where it is not set
-
-Probability = Annotated[float, Field(ge=0, le=1)]
-
-
-class Table(BaseModel):
-    """A TOML table: unknown keys are faults, values cannot be changed after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Data(Table):
-    """Where images and labels come from, and how they become pixels."""
-
-    source: Literal["folder", "table", "phantom"] = Field(
-        description="`folder`: one sub-folder a class; `table`: CSV or Parquet; `phantom`: synthetic"
-    )
-    path: str = Field("", description="the image folder or label table; `$NAME` stands for an environment variable")
-    image_column: str = Field("image", description="table: column with the image path, relative to the table")
-    label_column: str = Field("label", description="table: column with the class name")
-    patient_column: str = Field("patient_id", description="table: column with the patient, if there is one")
-    study_column: str = Field("study_id", description="table: column with the study, if there is one")
-    patient_pattern: str = Field(
-        "", description="folder: regular expression whose first group, in the file name, is the patient"
-    )
-    positive: str = Field("", description="the class that sensitivity and AUC speak of; default: last in the alphabet")
-    image_size: int = Field(224, ge=32, le=1024, description="side of the stored square image, pixels")
-    subgroups: tuple[str, ...] = Field((), description="further columns of the source to report by: sex, view, site")
-    max_skipped: Probability = Field(0.01, description="share of unusable files beyond which preparing stops")
-    phantom_patients: int = Field(150, ge=4, le=1_000_000, description="phantom: patients, half of them positive")
-    phantom_images_per_patient: int = Field(2, ge=1, le=20, description="phantom: images of each patient")
-    phantom_seed: int = Field(0, ge=0, description="phantom: seed of the drawing")
-
-    @model_validator(mode="after")
-    def _path_where_needed(self) -> Data:
-        if self.source != "phantom" and not self.path:
-            raise ValueError(f"data.path is empty: source {self.source!r} needs a folder or table")
-        return self
-
-    @field_validator("patient_pattern")
-    @classmethod
-    def _pattern_has_group(cls, pattern: str) -> str:
-        try:
-            groups = re.compile(pattern).groups
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from None
-        if pattern and groups < 1:
-            raise ValueError(f"{pattern!r} has no group: put brackets round the part that names the patient")
-        return pattern
 
 
 class Folds(Table):

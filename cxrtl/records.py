@@ -31,16 +31,27 @@ PREDICTION_COLUMNS = ("image_id", "patient_id", "fold", "arm", "iterations", "la
 
 
 @dataclass(frozen=True)
+class FlowStep:
+    """One exclusion on the way from all images of a source to those used: images removed, and left after it."""
+
+    step: str
+    removed: int
+    left: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Images to prepare, one row each, in the source's own order.
 
     `frame` has the columns `image_id` and `patient_id` (keyed hashes; `patient_id` is "" where unknown), `study_id`
     (likewise), `label` (class name), `path` (in the clear: it stays on the machine that prepares) and any further
-    columns of the source. `classes` is `(negative, positive)`.
+    columns of the source. `classes` is `(negative, positive)`. `flow` counts what the source left out, step by step;
+    the last step leaves `len(frame)`.
     """
 
     frame: pd.DataFrame
     classes: tuple[str, str]
+    flow: tuple[FlowStep, ...] = ()
 
     def __post_init__(self) -> None:
         missing = [name for name in MANIFEST_COLUMNS if name not in self.frame]
@@ -63,7 +74,8 @@ class Prepared:
     Each shard row holds `INDEX_COLUMNS`, the source's further columns, and `pixels`: uint8, fixed-size binary of
     `image_size`² bytes, row-major. `content_hash` is the sha256 of an image's decoded grey pixels at full size.
     `dataset_hash` covers pixels, labels, patient grouping and order, but no identifier: the same images give the
-    same hash on every machine.
+    same hash on every machine. `flow` goes from all images of the source to the `images` here: the manifest's steps,
+    then one for each reason why files could not be used.
     """
 
     folder: Path
@@ -74,6 +86,7 @@ class Prepared:
     dataset_hash: str
     skipped: dict[str, int] = field(default_factory=dict)  # reason code → files
     counts: dict[str, int] = field(default_factory=dict)  # class → images
+    flow: tuple[FlowStep, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cxrtl.config import Data
 from cxrtl.data import phantom
 from cxrtl.data.ids import keyed_id, load_key
-from cxrtl.data.sources import folder, table
+from cxrtl.data.sources import chexpert, folder, kermany, mimic, nih, table
 from cxrtl.data.sources.common import resolve_classes
 from cxrtl.records import Manifest
 
@@ -18,8 +20,16 @@ def build(data: Data, key: bytes) -> Manifest:
     Raises:
         ManifestError: the source cannot be read as one; see each source.
     """
-    if data.source == "folder":
-        return folder.build(data, key)
-    if data.source == "table":
-        return table.build(data, key)
-    return phantom.build(data)
+    if data.source == "phantom":
+        return phantom.build(data)
+    return _SOURCES[data.source](data, key)
+
+
+_SOURCES: dict[str, Callable[[Data, bytes], Manifest]] = {
+    "folder": folder.build,
+    "table": table.build,
+    "nih": nih.build,
+    "kermany": kermany.build,
+    "chexpert": chexpert.build,
+    "mimic": mimic.build,
+}

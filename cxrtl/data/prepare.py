@@ -31,10 +31,11 @@ from ray.exceptions import RayError
 
 from cxrtl import rundir
 from cxrtl.config import Data
+from cxrtl.data.images import REASONS, How
 from cxrtl.data.prepared import DATASET, open_prepared, read_index, shard_paths, write_description
 from cxrtl.data.shards import Layout, Shard, extra_types, make_shard, shard_name, slices
 from cxrtl.errors import ManifestError, PreparedError, SkippedError
-from cxrtl.records import Manifest, Prepared
+from cxrtl.records import FlowStep, Manifest, Prepared
 
 __all__ = ["open_prepared", "prepare", "read_index", "shard_paths"]
 
@@ -53,29 +54,29 @@ def prepare(manifest: Manifest, data: Data, out: Path, *, on_progress: Progress 
         PreparedError: `out` cannot be written, or a worker died.
         RunError: `out` cannot be made; LockedError, another process prepares into it.
     """
-    out = Path(out).absolute()
+    out, how = Path(out).absolute(), How(data.image_size, **data.decode.model_dump())
     if manifest.frame.empty:
         raise ManifestError("there is not one image to prepare")
     with rundir.RunDir(out).lock():
         try:
-            shards = _make_shards(manifest, data.image_size, out, on_progress)
+            shards = _make_shards(manifest, how, out, on_progress)
             _write_identities(manifest, out)
             _write_skipped(shards, out)
         except OSError as error:
             raise _cannot_write(out, error.strerror) from None
-        prepared = _describe(manifest, data.image_size, out, shards)
+        prepared = _describe(manifest, how, out, shards)
         _refuse_skipped(manifest, prepared, data.max_skipped)
         write_description(prepared, shards)
     return prepared
 
 
-def _make_shards(manifest: Manifest, size: int, out: Path, on_progress: Progress | None) -> list[Shard]:
+def _make_shards(manifest: Manifest, how: How, out: Path, on_progress: Progress | None) -> list[Shard]:
     folder = out / "shards"
     folder.mkdir(exist_ok=True)
     (out / DATASET).unlink(missing_ok=True)
     pieces = slices(manifest)
     _remove_others(folder, len(pieces))
-    layout = Layout(str(folder), size, manifest.classes, extra_types(manifest))
+    layout = Layout(str(folder), how, manifest.classes, extra_types(manifest))
     shards: dict[int, Shard] = {}
     done, total = 0, len(manifest.frame)
     for number, shard in _stream(pieces, layout):
@@ -169,23 +170,34 @@ def _write_skipped(shards: list[Shard], out: Path) -> None:
     rundir.write_table(out / "skipped.parquet", pa.table(columns, schema=schema))
 
 
-def _describe(manifest: Manifest, size: int, out: Path, shards: list[Shard]) -> Prepared:
+def _describe(manifest: Manifest, how: How, out: Path, shards: list[Shard]) -> Prepared:
     hashes = [digest for shard in shards for digest in shard.hashes]
     frame = manifest.frame[["patient_id", "label"]].assign(content_hash=pd.array(hashes, dtype="string"))
     frame = frame.dropna(subset="content_hash")
     groups = frame["patient_id"].factorize()[0]  # numbered by first appearance: no identifier enters the hash
     rows = list(zip(frame["content_hash"], frame["label"], groups.tolist(), strict=True))
     counts = frame["label"].value_counts()
+    skipped = dict(sorted(Counter(reason for shard in shards for _, reason in shard.skipped).items()))
+    shape = how.size if how.aspect == "stretch" else [how.size, how.aspect]
     return Prepared(
         folder=out,
         classes=manifest.classes,
-        image_size=size,
+        image_size=how.size,
         images=len(frame),
         grouped=bool((manifest.frame["patient_id"] != "").all()),
-        dataset_hash=rundir.content_hash([size, manifest.classes, rows]),
-        skipped=dict(sorted(Counter(reason for shard in shards for _, reason in shard.skipped).items())),
+        dataset_hash=rundir.content_hash([shape, manifest.classes, rows]),
+        skipped=skipped,
         counts={name: int(counts.get(name, 0)) for name in manifest.classes},
+        flow=_flow(manifest, skipped),
     )
+
+
+def _flow(manifest: Manifest, skipped: dict[str, int]) -> tuple[FlowStep, ...]:
+    """The manifest's steps, then one for each reason."""
+    steps = list(manifest.flow) or [FlowStep("images listed", 0, len(manifest.frame))]
+    for reason, removed in skipped.items():
+        steps.append(FlowStep(f"unusable: {REASONS[reason]}", removed, steps[-1].left - removed))
+    return tuple(steps)
 
 
 def _refuse_skipped(manifest: Manifest, prepared: Prepared, max_skipped: float) -> None:

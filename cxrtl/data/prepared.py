@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from cxrtl import rundir
 from cxrtl.data.shards import VERSION, Shard
 from cxrtl.errors import DamagedError, PreparedError
-from cxrtl.records import INDEX_COLUMNS, Prepared
+from cxrtl.records import INDEX_COLUMNS, FlowStep, Prepared
 
 DATASET = "dataset.json"
 
@@ -41,7 +41,8 @@ def open_prepared(folder: Path, *, verify: bool = False) -> Prepared:
             raise PreparedError(f"shard {path.name} in {path.parent} is not as it was written: {_AGAIN}")
     fields = {name: value for name, value in raw.items() if name not in ("version", "shards")}
     try:
-        return Prepared(folder=folder, **{**fields, "classes": tuple(raw["classes"])})
+        flow = tuple(FlowStep(**step) for step in raw["flow"])
+        return Prepared(folder=folder, **{**fields, "classes": tuple(raw["classes"]), "flow": flow})
     except (TypeError, KeyError):
         raise PreparedError(f"{DATASET} in {folder} is damaged: {_AGAIN}") from None
 

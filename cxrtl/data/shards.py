@@ -20,11 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrtl import rundir
-from cxrtl.data.images import Unusable, decode
+from cxrtl.data.images import How, Unusable
+from cxrtl.data.images.guard import decode_all
 from cxrtl.errors import DamagedError
 from cxrtl.records import MANIFEST_COLUMNS, Manifest
 
-VERSION = 1  # of the prepared set: layout, decoding and hashes
+VERSION = 2  # of the prepared set: layout, decoding and hashes
 SLICE = 256  # images a shard
 
 _INDEX_TYPES = {
@@ -43,7 +44,7 @@ class Layout:
     """What all shards of a set have in common. `extras`: further column → Arrow type, by name."""
 
     folder: str
-    image_size: int
+    how: How
     classes: tuple[str, str]
     extras: dict[str, str]
 
@@ -51,10 +52,10 @@ class Layout:
     def schema(self) -> pa.Schema:
         """Index columns, extras, pixels; the pixels' shape and dtype stand in plain schema metadata."""
         fields = [*_INDEX_TYPES.items(), *((name, pa.type_for_alias(kind)) for name, kind in self.extras.items())]
-        pixels = ("pixels", pa.binary(self.image_size**2))
+        pixels = ("pixels", pa.binary(self.how.size**2))
         metadata = {
             "version": str(VERSION),
-            "shape": json.dumps([self.image_size, self.image_size]),
+            "shape": json.dumps([self.how.size] * 2),
             "dtype": "uint8",
             "classes": json.dumps(self.classes),
         }
@@ -140,7 +141,7 @@ def _made_from(piece: dict[str, Any], layout: Layout) -> str:
     """
     columns = {name: values for name, values in piece["columns"].items() if name != "path"}
     files = [_signature(path) for path in piece["columns"]["path"]]
-    layout_part = [VERSION, layout.image_size, layout.classes, layout.extras]
+    layout_part = [VERSION, layout.how.pixel_rules, layout.classes, layout.extras]
     return rundir.content_hash([piece["first"], columns, files, layout_part])
 
 
@@ -157,12 +158,11 @@ def _decode(piece: dict[str, Any], layout: Layout) -> tuple[pa.Table, list[str |
     hashes: list[str | None] = []
     pixels: list[bytes] = []
     skipped: list[tuple[str, str]] = []
-    for image_id, path in zip(columns["image_id"], columns["path"], strict=True):
-        try:
-            image = decode(path, layout.image_size)
-        except Unusable as unusable:
+    answers = decode_all(columns["path"], layout.how)
+    for image_id, image in zip(columns["image_id"], answers, strict=True):
+        if isinstance(image, Unusable):
             hashes.append(None)
-            skipped.append((image_id, unusable.reason))
+            skipped.append((image_id, image.reason))
         else:
             hashes.append(image.content_hash)
             pixels.append(image.pixels.tobytes())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import tomli_w
@@ -112,6 +112,7 @@ def write(
             "classes": list(prepared.classes),
             "counts": prepared.counts,
             "skipped": prepared.skipped,
+            "flow": [asdict(step) for step in prepared.flow],
             "grouped": prepared.grouped,
             "image_size": prepared.image_size,
         },

@@ -116,7 +116,9 @@ def _fingerprint(data: Data, listed: Manifest) -> str:
         except OSError:  # missing, or drawn rather than read: preparing decides
             stats.append((0, 0))
     columns = listed.frame.astype(str).to_dict(orient="list")
-    return rundir.content_hash([data.image_size, list(listed.classes), columns, stats])
+    decode = data.decode.model_dump(exclude={"file_seconds", "memory_mib"})
+    flow = [asdict(step) for step in listed.flow]
+    return rundir.content_hash([data.image_size, decode, list(listed.classes), columns, stats, flow])
 
 
 def ensure_folds(run: RunDir, experiment: Experiment, prepared: Prepared) -> Folds:

@@ -83,9 +83,8 @@ class TestMake:
             make_folds(index, fake_prepared(index), FoldsConfig(k=2))
 
     def test_seed_beyond_what_the_generator_takes(self) -> None:
-        index, prepared = grouped()
-        with pytest.raises(FoldsError, match="too large"):
-            make_folds(index, prepared, FoldsConfig(k=5, seed=2**32))
+        with pytest.raises(ValueError, match="less than 4294967296"):
+            FoldsConfig(k=5, seed=2**32)
 
 
 class TestFile:

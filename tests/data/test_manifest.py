@@ -9,6 +9,7 @@ from cxrtl.config import Data
 from cxrtl.data import manifest
 from cxrtl.data.sources.common import resolve_classes
 from cxrtl.errors import ManifestError
+from cxrtl.records import MANIFEST_COLUMNS
 from tests.data.helpers import CANARY, labelled, table_config
 
 KEY = b"k" * 32
@@ -138,12 +139,23 @@ class TestTable:
         studies = manifest.build(table(tmp_path, frame), KEY).frame["study_id"].tolist()
         assert studies[0] != studies[1] and studies[0].startswith("std-") and studies[2] == ""
 
-    def test_further_columns_are_kept_unless_reserved(self, tmp_path: Path) -> None:
-        frame = FRAME.assign(age=[1, 2, 3], fold=[0, 0, 1], view=["PA", None, "AP"])
+    def test_further_columns_go_along_if_asked(self, tmp_path: Path) -> None:
+        frame = FRAME.assign(age=[1, 2, 3], name=[CANARY] * 3, view=["PA", None, "AP"])
         from_csv = manifest.build(table(tmp_path, frame), KEY).frame
-        assert from_csv["age"].tolist() == ["1", "2", "3"] and "fold" not in from_csv
-        from_parquet = manifest.build(table(tmp_path, frame, "l.parquet"), KEY).frame
+        assert list(from_csv) == list(MANIFEST_COLUMNS)
+        kept = {"keep_columns": ("age", "view")}
+        from_csv = manifest.build(table(tmp_path, frame).model_copy(update=kept), KEY).frame
+        assert from_csv["age"].tolist() == ["1", "2", "3"] and "name" not in from_csv
+        from_parquet = manifest.build(table(tmp_path, frame, "l.parquet").model_copy(update=kept), KEY).frame
         assert from_parquet["age"].tolist() == [1, 2, 3] and from_parquet["view"].tolist() == ["PA", "", "AP"]
+
+    @pytest.mark.parametrize(
+        ("column", "message"), [("patient_id", "keeps as hashes"), ("fold", "or uses"), ("none", "lacks the column")]
+    )
+    def test_columns_that_cannot_go_along(self, tmp_path: Path, column: str, message: str) -> None:
+        data = table(tmp_path, FRAME.assign(fold=1)).model_copy(update={"keep_columns": (column,)})
+        with pytest.raises(ManifestError, match=message):
+            manifest.build(data, KEY)
 
     def test_own_column_names(self, tmp_path: Path) -> None:
         frame = FRAME.rename(columns={"image": "Image Index", "label": "Finding", "patient_id": "Patient ID"})

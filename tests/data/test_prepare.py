@@ -11,11 +11,12 @@ from cxrtl import rundir
 from cxrtl.config import Data
 from cxrtl.config import Folds as FoldsConfig
 from cxrtl.data.folds import make_folds
-from cxrtl.data.images import decode
+from cxrtl.data.images import How
+from cxrtl.data.images.guard import decode
 from cxrtl.data.manifest import build
 from cxrtl.data.prepare import open_prepared, prepare, shard_paths
 from cxrtl.errors import LockedError, PreparedError, SkippedError
-from cxrtl.records import INDEX_COLUMNS
+from cxrtl.records import INDEX_COLUMNS, FlowStep
 from tests.data.helpers import CANARY, Prepare, save, shard_bytes, table_config
 
 pytestmark = pytest.mark.usefixtures("ray_instance", "small_slices")
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("ray_instance", "small_slices")
 
 class TestPrepare:
     def test_shards_hold_pixels_labels_and_ids(self, labels: Path, key: bytes, prepare_set: Prepare) -> None:
-        data = table_config(labels)
+        data = table_config(labels, keep_columns=["age"])
         manifest = build(data, key)
         prepared, index = prepare_set(manifest, data)
         assert (prepared.images, prepared.grouped, prepared.counts) == (12, True, {"healthy": 6, "sick": 6})
@@ -33,9 +34,9 @@ class TestPrepare:
         tables = [pq.read_table(path) for path in shard_paths(prepared)]
         assert [len(table) for table in tables] == [5, 5, 2]
         stored = [pixels for table in tables for pixels in table["pixels"].to_pylist()]
-        assert stored == [decode(path, 32).pixels.tobytes() for path in manifest.frame["path"]]
+        assert stored == [decode(path, How(32)).pixels.tobytes() for path in manifest.frame["path"]]
         about = {name.decode(): value.decode() for name, value in tables[0].schema.metadata.items()}
-        assert about == {"version": "1", "shape": "[32, 32]", "dtype": "uint8", "classes": '["healthy", "sick"]'}
+        assert about == {"version": "2", "shape": "[32, 32]", "dtype": "uint8", "classes": '["healthy", "sick"]'}
 
     def test_same_bytes_every_time(self, labels: Path, key: bytes, prepare_set: Prepare) -> None:
         data = table_config(labels)
@@ -108,7 +109,11 @@ class TestUnusable:
         data = table_config(labels, max_skipped=0.5)
         manifest = build(data, key)
         prepared, index = prepare_set(manifest, data)
-        assert prepared.skipped == {"empty": 1, "missing": 1, "not_jpeg_or_png": 1, "outside_root": 1, "truncated": 1}
+        assert prepared.skipped == {"empty": 1, "missing": 1, "outside_root": 1, "truncated": 1, "unknown_format": 1}
+        assert [step.left for step in prepared.flow] == [12, 11, 10, 9, 8, 7]
+        assert prepared.flow[0] == FlowStep("images listed", 0, 12)
+        assert prepared.flow[1] == FlowStep("unusable: the file has no bytes", 1, 11)
+        assert open_prepared(prepared.folder) == prepared
         assert index["row"].tolist() == [1, 3, 4, 6, 8, 10, 11]
         assert index["image_id"].tolist() == manifest.frame["image_id"][index["row"]].tolist()
         skipped = pd.read_parquet(prepared.folder / "skipped.parquet")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -13,6 +14,7 @@ from cxrtl.data.audit import audit
 from cxrtl.data.folds import make_folds, write_folds
 from cxrtl.data.manifest import build
 from tests.data.helpers import CANARY, Prepare, save, table_config
+from tests.data.test_dicom import RAMP, encoded, radiograph
 
 pytestmark = pytest.mark.usefixtures("ray_instance", "small_slices")
 
@@ -37,6 +39,37 @@ class TestPrivacy:
         assert CANARY not in everything + folds.frame.to_csv() + "".join(capfd.readouterr())
         for path in Path(ray._private.worker._global_node.get_logs_dir_path()).rglob("*"):
             if path.is_file():
+                assert CANARY.encode() not in path.read_bytes(), path.name
+
+    def test_dicom_tags_stay_in_the_file(
+        self, tmp_path: Path, key: bytes, prepare_set: Prepare, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """Names, numbers and dates of DICOM, used or refused, reach nothing that is written or printed."""
+        import ray
+
+        for number in range(6):
+            dataset = radiograph(
+                np.roll(RAMP, 99 * number),
+                PatientName=f"{CANARY}^{number}",
+                PatientID=f"{CANARY}{number}",
+                StudyDescription=CANARY,
+                InstitutionName=CANARY,
+                AccessionNumber=CANARY,
+                ImageComments=f"{CANARY} \\ {CANARY}",
+                BurnedInAnnotation="YES" if number == 5 else "NO",
+                PatientBirthDate=CANARY[:8],
+                SpecificCharacterSet=CANARY if number == 4 else "ISO_IR 100",
+            )
+            path = tmp_path / "set" / ("sick" if number % 2 else "healthy") / f"{CANARY}-{number}.dcm"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded(dataset)[: -1 if number == 3 else None])
+        data = Data(source="folder", path=str(tmp_path / "set"), image_size=32, max_skipped=0.9)
+        prepared, index = prepare_set(build(data, key), data)
+        assert prepared.images == 4 and prepared.skipped == {"burned_in": 1, "truncated": 1}
+        assert CANARY not in index.to_csv() + "".join(capfd.readouterr())
+        logs = Path(ray._private.worker._global_node.get_logs_dir_path())
+        for path in [*prepared.folder.rglob("*"), *logs.rglob("*")]:
+            if path.is_file() and path.parent.name != "private":
                 assert CANARY.encode() not in path.read_bytes(), path.name
 
     def test_identities_are_for_the_owner_alone(self, labels: Path, key: bytes, prepare_set: Prepare) -> None:

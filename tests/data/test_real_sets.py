@@ -1,10 +1,9 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from cxrtl.config import Data
@@ -29,30 +28,33 @@ class TestRealSets:
         assert [fold["positives"] for fold in certificate["per_fold"]] == [50] * 10
 
     def test_kermany_by_patient(self, shared_data: Path, key: bytes, prepare_set: Prepare) -> None:
-        data = Data(
-            source="folder",
-            path=str(shared_data / "kermany-pneumonia/chest_xray/train"),
-            patient_pattern=r"^(person\d+|(?:NORMAL2-)?IM-\d+)",
-            image_size=64,
-        )
+        data = Data(source="kermany", path=str(shared_data / "kermany-pneumonia"), image_size=64)
         prepared, index = prepare_set(build(data, key), data)
-        assert prepared.classes == ("NORMAL", "PNEUMONIA") and prepared.grouped
+        assert prepared.classes == ("NORMAL", "PNEUMONIA") and prepared.grouped and prepared.images == 1204
         assert 10 < index["patient_id"].nunique() < len(index)
         require_clean(audit(make_folds(index, prepared, FoldsConfig(k=5))))
 
-    def test_nih_named_table(self, shared_data: Path, key: bytes, tmp_path: Path, prepare_set: Prepare) -> None:
-        source = shared_data / "nih-named"
-        shutil.copytree(source / "images", tmp_path / "set", copy_function=shutil.copyfile)
-        frame = pd.read_csv(source / "Data_Entry_2017_v2020.csv", dtype=str)
-        frame["any"] = np.where(frame["Finding Labels"] == "No Finding", "none", "some")
-        frame.to_csv(tmp_path / "set/entries.csv", index=False)
-        data = table_config(
-            tmp_path / "set/entries.csv",
-            image_column="Image Index",
-            label_column="any",
-            patient_column="Patient ID",
-            image_size=64,
-        )
+    def test_nih_named(self, shared_data: Path, key: bytes, prepare_set: Prepare) -> None:
+        cohort = {"finding": "Effusion", "negative": "absent"}
+        raw = {"source": "nih", "path": str(shared_data / "nih-named"), "image_size": 64, "cohort": cohort}
+        data = Data.model_validate(raw)
         prepared, index = prepare_set(build(data, key), data)
-        assert prepared.images == 105 and index["patient_id"].nunique() == 102
-        assert set(index["View Position"]) <= {"PA", "AP"}
+        assert prepared.counts == {"no Effusion": 95, "Effusion": 10} and index["patient_id"].nunique() == 102
+        assert set(index["view"]) == {"PA", "AP"}
+        assert index["finding:Effusion"].sum() == 10 and index["finding:Infiltration"].sum() == 18
+        described = json.loads((prepared.folder / "dataset.json").read_text())
+        assert described["flow"][0] == {"step": "images listed", "removed": 0, "left": 105}
+        assert described["flow"][-1]["left"] == 105
+
+    def test_lung_masks_as_a_table(self, shared_data: Path, key: bytes, prepare_set: Prepare) -> None:
+        data = table_config(shared_data / "lung-masks/labels.csv", label_column="finding", keep_columns=["site"])
+        prepared, index = prepare_set(build(data, key), data)
+        assert prepared.images == 250 and not prepared.skipped
+        assert set(index["site"]) == {"Montgomery", "Shenzhen"}
+
+    def test_two_classes_of_mednist(self, shared_data: Path, key: bytes, tmp_path: Path, prepare_set: Prepare) -> None:
+        for name in ("Hand", "HeadCT"):
+            shutil.copytree(shared_data / "mednist" / name, tmp_path / "set" / name, copy_function=shutil.copyfile)
+        data = Data(source="folder", path=str(tmp_path / "set"), image_size=64)
+        prepared, _ = prepare_set(build(data, key), data)
+        assert prepared.counts == {"Hand": 200, "HeadCT": 200}

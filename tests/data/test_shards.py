@@ -11,6 +11,7 @@ from cxrtl import rundir
 from cxrtl.config import Data
 from cxrtl.data import prepare as prepare_module
 from cxrtl.data import shards
+from cxrtl.data.images import How
 from cxrtl.data.manifest import build
 from cxrtl.data.prepare import open_prepared
 from tests.data.helpers import CANARY, Prepare, save, shard_bytes, table_config
@@ -76,16 +77,16 @@ class TestWorker:
         monkeypatch.setattr(rundir, "write_atomic", full)
         data = Data(source="phantom", phantom_patients=4, image_size=32)
         manifest = build(data, b"")
-        layout = shards.Layout(str(tmp_path), 32, manifest.classes, {})
+        layout = shards.Layout(str(tmp_path), How(32), manifest.classes, {})
         result = prepare_module._task({"number": 0, "piece": shards.slices(manifest)[0]}, layout)
         assert result["write_fault"] == "No space left on device" and not result["fault"]
 
     def test_fault_in_a_worker_does_not_quote(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        def broken(path: str, size: int) -> None:
-            raise RuntimeError(path)
+        def broken(paths: list[str], how: How) -> None:
+            raise RuntimeError(paths[0])
 
-        monkeypatch.setattr(shards, "decode", broken)
+        monkeypatch.setattr(shards, "decode_all", broken)
         piece = json.dumps({"first": 0, "columns": {"image_id": ["img-1"], "path": [f"/{CANARY}"]}})
-        layout = shards.Layout(str(tmp_path), 32, ("a", "b"), {})
+        layout = shards.Layout(str(tmp_path), How(32), ("a", "b"), {})
         result = prepare_module._task({"number": 0, "piece": piece}, layout)
         assert result["fault"].startswith("RuntimeError at test_shards.py:") and CANARY not in str(result)

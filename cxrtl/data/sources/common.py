@@ -10,11 +10,13 @@ from typing import Any
 
 import pandas as pd
 
+from cxrtl.config import Data, expand
 from cxrtl.data.ids import keyed_id
+from cxrtl.data.images import REFUSED
 from cxrtl.errors import ManifestError
-from cxrtl.records import FOLD_COLUMNS, INDEX_COLUMNS, MANIFEST_COLUMNS, PREDICTION_COLUMNS, Manifest
+from cxrtl.records import FOLD_COLUMNS, INDEX_COLUMNS, MANIFEST_COLUMNS, PREDICTION_COLUMNS, FlowStep, Manifest
 
-REFUSED = "refused:"  # in the `path` column: `refused:<reason>:<path>` is a file that the source will not open
+LISTED = "images listed"  # the first step of every flow
 RESERVED = frozenset({*MANIFEST_COLUMNS, *INDEX_COLUMNS, *FOLD_COLUMNS, *PREDICTION_COLUMNS, "pixels"})
 _LISTED = 20  # with more values a label column is likely the wrong one, and could hold identifiers
 
@@ -35,8 +37,8 @@ class Rows:
     extras: Mapping[str, Sequence[Any]]
 
 
-def to_manifest(rows: Rows, key: bytes, positive: str) -> Manifest:
-    """Hash the identifiers of `rows` and settle the classes.
+def to_manifest(rows: Rows, key: bytes, positive: str, flow: Sequence[FlowStep] = ()) -> Manifest:
+    """Hash the identifiers of `rows` and settle the classes. `flow`: what was left out before; default: nothing.
 
     Raises:
         ManifestError: no rows, not exactly two classes, an image listed twice, or patients known only in part.
@@ -59,7 +61,9 @@ def to_manifest(rows: Rows, key: bytes, positive: str) -> Manifest:
         "path": pd.Series(rows.paths, dtype=object),  # as text, pandas would refuse a name that is not UTF-8
     }
     extras = {name: values for name, values in rows.extras.items() if name not in RESERVED}
-    return Manifest(pd.DataFrame({**columns, **extras}), resolve_classes(rows.labels, positive))
+    classes = resolve_classes(rows.labels, positive)
+    steps = tuple(flow) or (FlowStep(LISTED, 0, len(rows.images)),)
+    return Manifest(pd.DataFrame({**columns, **extras}), classes, steps)
 
 
 def resolve_classes(labels: Iterable[str], positive: str = "") -> tuple[str, str]:
@@ -82,6 +86,14 @@ def resolve_classes(labels: Iterable[str], positive: str = "") -> tuple[str, str
         raise ManifestError(f"data.positive = {positive!r} is not among the classes {found}: name one of them")
     found.remove(positive)
     return found[0], positive
+
+
+def folder_of(data: Data, what: str) -> Path:
+    """`data.path` as a resolved folder; raises ManifestError, saying `what` it should hold, where it is none."""
+    root = expand(data.path)
+    if not root.is_dir():
+        raise ManifestError(f"data.path = {data.path!r} is no folder: give the folder that holds {what}")
+    return root.resolve()
 
 
 def locate(root: Path, relative: str) -> str:

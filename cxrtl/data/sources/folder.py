@@ -6,9 +6,9 @@ import os
 import re
 from pathlib import Path
 
-from cxrtl.config import Data, expand
+from cxrtl.config import Data
 from cxrtl.data.ids import keyed_id
-from cxrtl.data.sources.common import Rows, locate, to_manifest
+from cxrtl.data.sources.common import Rows, folder_of, locate, to_manifest
 from cxrtl.errors import ManifestError
 from cxrtl.records import Manifest
 
@@ -22,10 +22,7 @@ def build(data: Data, key: bytes) -> Manifest:
         ManifestError: no such folder, files outside the class folders, linked folders, an empty class folder, not
             exactly two classes, or file names that `data.patient_pattern` does not match.
     """
-    root = expand(data.path)
-    if not root.is_dir():
-        raise ManifestError(f"data.path = {data.path!r} is no folder: give the folder that holds one folder per class")
-    root = root.resolve()
+    root = folder_of(data, "one folder per class")
     files = sorted(_walk(root))
     _refuse_unlabelled(root, files)
     labels = [name.split("/", 1)[0] for name in files]

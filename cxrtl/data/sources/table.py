@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import posixpath
-import warnings
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrtl.config import Data, expand
-from cxrtl.data.sources.common import Rows, locate, to_manifest
+from cxrtl.data.sources.common import RESERVED, Rows, locate, to_manifest
+from cxrtl.data.sources.text import UNREADABLE, read_text, why_unreadable
 from cxrtl.errors import ManifestError
 from cxrtl.records import Manifest
 
@@ -23,8 +21,8 @@ def build(data: Data, key: bytes) -> Manifest:
     """Read the table in its own order. Image paths are relative to the table's folder.
 
     Identifiers and labels are text, never numbers: patient 0012 stays 0012, and blanks at either end are dropped. A
-    blank patient or study is unknown. Further columns are kept, CSV's as text and Parquet's numbers as numbers,
-    unless they bear a name that cxrtl itself uses.
+    blank patient or study is unknown. Of further columns, which may name people, only `data.keep_columns` go along:
+    CSV's as text, Parquet's numbers as numbers.
 
     Raises:
         ManifestError: the table cannot be read, lacks a column, or holds blank labels or paths, paths that leave its
@@ -32,11 +30,11 @@ def build(data: Data, key: bytes) -> Manifest:
     """
     path = expand(data.path)
     table = _read(path, data.path)
-    _require(table, [data.image_column, data.label_column], data.path)
+    _require(table, [data.image_column, data.label_column, *data.kept_columns], data.path)
+    _refuse_identifying(data)
     images = _paths(_text(table, data.image_column), data)
     labels = _text(table, data.label_column)
     _refuse_blank(labels, data.label_column, "give each image its class or take the rows out")
-    used = {data.image_column, data.label_column, data.patient_column, data.study_column}
     root = path.parent.resolve()
     rows = Rows(
         images=images,
@@ -44,7 +42,7 @@ def build(data: Data, key: bytes) -> Manifest:
         paths=[locate(root, image) for image in images],
         patients=_optional(table, data.patient_column),
         studies=_optional(table, data.study_column),
-        extras={name: _extra(table[name]) for name in table.column_names if name not in used},
+        extras={name: _extra(table[name]) for name in data.kept_columns},
     )
     return to_manifest(rows, key, data.positive)
 
@@ -57,39 +55,32 @@ def _read(path: Path, typed: str) -> pa.Table:
     if not name.endswith((".csv", ".csv.gz", ".parquet")):
         raise ManifestError(f"data.path = {typed!r} is no .csv, .csv.gz or .parquet file")
     try:
-        table = pq.read_table(path) if name.endswith(".parquet") else _read_csv(path)
-    except (OSError, EOFError, ValueError, zlib.error, pa.ArrowException, pd.errors.ParserWarning) as error:
-        raise ManifestError(f"label table {typed!r} cannot be read ({_reason(error)})") from None
+        table = (
+            pq.read_table(path)
+            if name.endswith(".parquet")
+            else pa.Table.from_pandas(read_text(path), preserve_index=False)
+        )
+    except (*UNREADABLE, pa.ArrowException) as error:
+        raise ManifestError(f"label table {typed!r} cannot be read ({why_unreadable(error)})") from None
     if len(set(table.column_names)) != table.num_columns:
         raise ManifestError(f"label table {typed!r} has several columns of the same name: rename them")
     return table
-
-
-def _read_csv(path: Path) -> pa.Table:
-    with warnings.catch_warnings():
-        # rows longer than the header would otherwise lose cells, or turn the first column into an index
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-    return pa.Table.from_pandas(frame.fillna(""), preserve_index=False)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return "it is not UTF-8 text"
-    if isinstance(error, pd.errors.EmptyDataError):
-        return "it is empty"
-    if isinstance(error, pd.errors.ParserError | pd.errors.ParserWarning):
-        return "its rows do not all have as many cells as the header"
-    return (isinstance(error, OSError) and error.strerror) or "it is damaged"
 
 
 def _require(table: pa.Table, columns: list[str], typed: str) -> None:
     missing = [name for name in columns if name not in table.column_names]
     if missing:
         raise ManifestError(
-            f"label table {typed!r} lacks the column(s) {missing}; it has {table.column_names}. Set data.image_column "
-            "and data.label_column to the right ones."
+            f"label table {typed!r} lacks the column(s) {missing}; it has {table.column_names}. Set data.image_column, "
+            "data.label_column and data.keep_columns to the right ones."
         )
+
+
+def _refuse_identifying(data: Data) -> None:
+    """What becomes a hash must not go along in the clear as well, nor take a name that cxrtl itself uses."""
+    taken = {data.image_column, data.patient_column, data.study_column, *RESERVED} & set(data.kept_columns)
+    if taken:
+        raise ManifestError(f"data.keep_columns holds {sorted(taken)}, which cxrtl keeps as hashes or uses: rename")
 
 
 def _text(table: pa.Table, column: str) -> list[str]:

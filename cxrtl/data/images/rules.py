@@ -1,0 +1,72 @@
+"""Limits, reason codes and the types that go into and come out of decoding. Imports next to nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+MAX_FILE_BYTES = 256 * 2**20
+MAX_PIXELS = 64 * 2**20
+MAX_NESTING = 16  # DICOM sequences within sequences
+REFUSED = "refused:"  # in a manifest's `path`: `refused:<reason>:<path>` is a file that the source will not open
+
+REASONS = {
+    "missing": "there is no such file",
+    "empty": "the file has no bytes",
+    "unreadable": "the file cannot be read: permissions, a folder, a pipe",
+    "outside_root": "a link leads out of the folder of images",
+    "too_large_file": f"more than {MAX_FILE_BYTES >> 20} MiB",
+    "too_many_pixels": f"more than {MAX_PIXELS >> 20} Mi pixels",
+    "unknown_format": "neither JPEG, PNG, TIFF, BMP nor DICOM",
+    "ambiguous_format": "DICOM and something else at once",
+    "several_images": "several pages or frames: an animation, a volume",
+    "truncated": "the file ends too early",
+    "undecodable": "the file is damaged",
+    "no_decoder": "no decoder for this coding is installed, such as 12-bit JPEG (the extra `jpeg12` brings one)",
+    "no_pixels": "DICOM without an image: a report, a plan, a structure set",
+    "burned_in": "DICOM that is marked as having text in its pixels",
+    "secondary_capture": "DICOM secondary capture: a screenshot, a scan of film",
+    "nested_too_deep": f"DICOM sequences more than {MAX_NESTING} deep",
+    "out_of_memory": "decoding takes more memory than data.decode.memory_mib",
+    "timed_out": "decoding takes longer than data.decode.file_seconds",
+    "decoder_died": "the decoder crashed on this file, twice",
+}
+
+Grey = npt.NDArray[np.uint8]
+
+
+class Unusable(Exception):
+    """A file that cannot be used; `reason` is one of `REASONS` and nothing of the file's name is in the message."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class How:
+    """How files become squares; see `config.Decode`. `size` in pixels."""
+
+    size: int
+    aspect: str = "stretch"
+    burned_in: str = "refuse"
+    secondary_capture: str = "refuse"
+    file_seconds: int = 30
+    memory_mib: int = 3072
+
+    @property
+    def pixel_rules(self) -> list[int | str]:
+        """What decides the pixels, and which files are used; the safety limits are left out."""
+        return [self.size, self.aspect, self.burned_in, self.secondary_capture]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """`pixels` is uint8 `[size, size]`; the rest speaks of the full-size grey image, upright, sizes in pixels."""
+
+    pixels: Grey
+    content_hash: str
+    width: int
+    height: int

@@ -1,0 +1,162 @@
+"""From all images of a public set to those of an experiment, counting what every step leaves out.
+
+Labels are numbers: 1 stated present, 0 stated absent, -1 uncertain, NaN not stated. NaN never becomes 0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxrtl.config import Cohort
+from cxrtl.data.sources.common import LISTED, Rows, locate, to_manifest
+from cxrtl.errors import ManifestError
+from cxrtl.records import FlowStep, Manifest
+
+NO_FINDING = "No Finding"
+FRONTAL = ("AP", "PA")
+_OLDEST = 120  # years; beyond, the entry is a slip of the pen
+
+
+@dataclass
+class Funnel:
+    """Images in the clear, narrowed step by step.
+
+    `frame` has `image` (path relative to the set, POSIX), `patient`, `study`, `label` once settled, and columns to
+    keep beside them.
+    """
+
+    frame: pd.DataFrame
+    flow: list[FlowStep] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.flow.append(FlowStep(LISTED, 0, len(self.frame)))
+
+    def keep(self, wanted: pd.Series[bool], step: str) -> None:
+        """Keep the rows where `wanted`; `step` says what was wrong with the others."""
+        before = len(self.frame)
+        self.frame = self.frame[wanted.to_numpy(dtype=bool)].reset_index(drop=True)
+        self.flow.append(FlowStep(step, before - len(self.frame), len(self.frame)))
+
+    def take_split(self, cohort: Cohort) -> None:
+        if cohort.split != "all":
+            self.keep(self.frame["split"] == cohort.split, f"not in the {cohort.split} split")
+
+    def take_view(self, cohort: Cohort) -> None:
+        """Views are `AP`, `PA`, `lateral`, another word of the set, or "" where it states none."""
+        if cohort.view == "any":
+            return
+        view = self.frame["view"]
+        self.keep(view != "", "view not stated")
+        view = self.frame["view"]
+        wanted = view.isin(FRONTAL) if cohort.view == "frontal" else view == cohort.view
+        self.keep(wanted, f"view not {cohort.view}")
+
+    def take_labelled(self, cohort: Cohort) -> None:
+        self.keep(self.frame["label"] != "", f"neither {cohort.finding} nor {negative_name(cohort)}")
+
+    def take_present(self, root: Path) -> None:
+        """Leave out images that are not on the disk: public sets are often downloaded in part."""
+        there = [(root / image).is_file() for image in self.frame["image"]]
+        self.keep(pd.Series(there, dtype=bool), "file not there")
+
+    def draw(self, cohort: Cohort) -> None:
+        """One image a patient and `per_class` of each class, where asked.
+
+        Images are drawn by the order of a hash of (seed, image): the same on every machine, whatever the order of
+        the tables and however many other images there are.
+        """
+        if not (cohort.one_per_patient or cohort.per_class):
+            return
+        self.frame["lot"] = [_lot(cohort.seed, image) for image in self.frame["image"]]
+        if cohort.one_per_patient:
+            first = self.frame.sort_values("lot").drop_duplicates("patient").index
+            self.keep(pd.Series(self.frame.index.isin(first)), "another image of the patient was drawn")
+        if cohort.per_class:
+            counts = self.frame["label"].value_counts()
+            short = {str(name): int(count) for name, count in counts.items() if count < cohort.per_class}
+            if short:
+                raise ManifestError(
+                    f"data.cohort.per_class = {cohort.per_class} is more than there are images: {short}. Lower it, or "
+                    "0 to take all"
+                )
+            drawn = self.frame.sort_values("lot").groupby("label", sort=False).head(cohort.per_class).index
+            self.keep(pd.Series(self.frame.index.isin(drawn)), f"not drawn ({cohort.per_class} of each class)")
+
+    def manifest(self, root: Path, key: bytes, positive: str, extras: Sequence[str]) -> Manifest:
+        """Hash the identifiers; only `extras` go along, so that nothing else of the tables can."""
+        if self.frame.empty:
+            steps = "; ".join(f"{step.step}: {step.removed}" for step in self.flow[1:])
+            raise ManifestError(f"of {self.flow[0].left} images listed none is left ({steps}): check data.cohort")
+        frame = self.frame
+        images = frame["image"].tolist()
+        rows = Rows(
+            images=images,
+            labels=frame["label"].tolist(),
+            paths=[locate(root, image) for image in images],
+            patients=frame["patient"].tolist(),
+            studies=frame["study"].tolist(),
+            extras={name: frame[name].tolist() for name in extras},
+        )
+        return to_manifest(rows, key, positive, self.flow)
+
+
+def _lot(seed: int, image: str) -> str:
+    stem = image.rpartition(".")[0]  # the same draw from JPEG and DICOM files of one set
+    return hashlib.sha256(f"{seed}\0{stem}".encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def negative_name(cohort: Cohort) -> str:
+    """The negative class's name."""
+    return NO_FINDING if cohort.negative == "no_finding" else f"no {cohort.finding}"
+
+
+def classify(labels: pd.DataFrame, cohort: Cohort) -> pd.Series[str]:
+    """The class of each row of numbers (a column a finding), "" where it is neither or both."""
+    stated = labels.replace(-1.0, {"ignore": np.nan, "positive": 1.0, "negative": 0.0}[cohort.uncertain])
+    sick = stated[cohort.finding] == 1
+    # `uncertain` speaks of findings: a doubtful No Finding states nothing
+    well = labels[NO_FINDING] == 1 if cohort.negative == "no_finding" else stated[cohort.finding] == 0
+    both = sick & well
+    names = np.where(sick, cohort.finding, np.where(well, negative_name(cohort), ""))
+    return pd.Series(np.where(both, "", names), index=labels.index, dtype=object)
+
+
+def numbers(text: pd.DataFrame) -> pd.DataFrame:
+    """Labels as numbers, blank as NaN; raises ManifestError for anything but -1, 0, 1 and blank."""
+    columns = {name: pd.to_numeric(text[name].replace("", np.nan), errors="coerce") for name in text}
+    found = pd.DataFrame(columns, index=text.index).astype(float)
+    odd = int(((found.isna() & (text != "")) | ~(found.isna() | found.isin([-1, 0, 1]))).to_numpy().sum())
+    if odd:
+        raise ManifestError(f"{odd} label(s) are none of 1, 0, -1 and blank: is it the set's own table?")
+    return found
+
+
+def check_finding(finding: str, known: Sequence[str]) -> None:
+    """Raises ManifestError where `finding` is not of the set's vocabulary."""
+    if finding not in known:
+        raise ManifestError(f"data.cohort.finding = {finding!r} is not among the set's findings: {list(known)}")
+
+
+def finding_column(finding: str) -> str:
+    """The further column that keeps a finding's label: 1, 0, -1, or nothing where it is not stated."""
+    return f"finding:{finding}"
+
+
+def age_band(text: str) -> str:
+    """Ten years wide; 90 and over is one band, as de-identification asks; "" where unknown or impossible."""
+    digits = text.strip().removesuffix("Y")
+    if not digits.isascii() or not digits.isdigit() or int(digits) > _OLDEST:
+        return ""
+    low = int(digits) // 10 * 10
+    return f"{low}-{low + 9}" if low < 90 else "90+"
+
+
+def mapped(values: pd.Series[str], change: Callable[[str], str]) -> list[str]:
+    """`change` of each value."""
+    return [change(value) for value in values]

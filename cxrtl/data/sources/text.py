@@ -1,0 +1,66 @@
+"""CSV files as text: nothing is guessed to be a number, a date or missing, and no message quotes a cell."""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from cxrtl.errors import ManifestError
+
+UNREADABLE = (OSError, EOFError, ValueError, zlib.error, pd.errors.ParserWarning)  # what `read_text` raises
+
+
+def read_text(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """All cells as text, "" where blank; `.gz` is read compressed. Raises one of `UNREADABLE`."""
+    with warnings.catch_warnings():
+        # rows longer than the header would otherwise lose cells, or turn the first column into an index
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        frame = pd.read_csv(
+            path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False, usecols=columns
+        )
+    return frame.fillna("")
+
+
+def read_columns(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """The named columns of one of a public set's own tables, as stripped text.
+
+    Raises:
+        ManifestError: the file is missing, damaged, or lacks a column.
+    """
+    try:
+        header = read_text_header(path)
+        missing = [name for name in columns if name not in header]
+        if missing:
+            raise ManifestError(f"{path.name} lacks the column(s) {missing}: is it the set's own table?")
+        frame = read_text(path, list(columns))
+    except UNREADABLE as error:
+        raise ManifestError(f"{path.name} cannot be read ({why_unreadable(error)})") from None
+    return pd.DataFrame({name: frame[name].str.strip() for name in columns})
+
+
+def read_text_header(path: Path) -> list[str]:
+    """The column names; raises one of `UNREADABLE`."""
+    return [str(name) for name in pd.read_csv(path, dtype=str, encoding="utf-8-sig", index_col=False, nrows=0)]
+
+
+def one_of(folder: Path, names: Sequence[str]) -> Path:
+    """The first of `names` that is a file in `folder`; raises ManifestError where none is."""
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise ManifestError(f"{folder} holds none of {list(names)}: give the folder of the set, with its own file names")
+
+
+def why_unreadable(error: Exception) -> str:
+    """What was wrong, without quoting the file."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    if isinstance(error, pd.errors.EmptyDataError):
+        return "it is empty"
+    if isinstance(error, pd.errors.ParserError | pd.errors.ParserWarning):
+        return "its rows do not all have as many cells as the header"
+    return (isinstance(error, OSError) and error.strerror) or "it is damaged"

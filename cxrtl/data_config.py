@@ -1,0 +1,132 @@
+"""The knobs of an experiment's `data` table; `config` has the others and reads the file."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Table(BaseModel):
+    """A TOML table: unknown keys are faults, values cannot be changed after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Cohort(Table):
+    """Which images of a public set are taken. Each step's exclusions are counted in the manifest's flow."""
+
+    finding: str = Field(
+        "", description="nih, chexpert, mimic: the finding that makes an image positive, in the set's own words"
+    )
+    negative: Literal["no_finding", "absent"] = Field(
+        "no_finding",
+        description="nih, chexpert, mimic: what makes an image negative: `no_finding`, the set's No Finding is 1; "
+        "`absent`, the finding itself is stated as 0 (nih: is not among the image's findings)",
+    )
+    uncertain: Literal["ignore", "positive", "negative"] = Field(
+        "ignore",
+        description="chexpert, mimic: what a label of -1 is read as: `ignore`, as not stated; `positive`, as 1; "
+        "`negative`, as 0. A blank is never anything but not stated",
+    )
+    view: Literal["any", "frontal", "lateral", "AP", "PA"] = Field(
+        "frontal",
+        description="nih, chexpert, mimic: projections to take; `frontal` is AP and PA. An image whose view is not "
+        "stated anywhere is taken by `any` alone",
+    )
+    split: Literal["all", "train", "validate", "test"] = Field(
+        "all", description="part of the set's own split to take (nih has `train` and `test`); `all` merges them"
+    )
+    per_class: int = Field(0, ge=0, description="images drawn of each class; 0: all of them")
+    one_per_patient: bool = Field(False, description="draw one image of each patient, before `per_class`")
+    seed: int = Field(0, ge=0, description="seed of both draws")
+
+    @model_validator(mode="after")
+    def _uncertain_matters(self) -> Cohort:
+        if self.uncertain == "negative" and self.negative == "no_finding":
+            raise ValueError(
+                "uncertain = 'negative' reads -1 as 0, which makes no image negative while negative = 'no_finding': "
+                "set negative = 'absent' as well"
+            )
+        return self
+
+
+class Decode(Table):
+    """How a file becomes a square of grey pixels, and how far a decoder may go."""
+
+    aspect: Literal["stretch", "pad", "crop"] = Field(
+        "stretch",
+        description="`stretch`: fill the square, as the published studies do; `pad`: keep the shape between black "
+        "bars; `crop`: take the middle square",
+    )
+    burned_in: Literal["refuse", "keep"] = Field(
+        "refuse", description="DICOM images that are marked as having text, maybe names, in the pixels"
+    )
+    secondary_capture: Literal["refuse", "keep"] = Field(
+        "refuse", description="DICOM secondary captures: screenshots, scans of film"
+    )
+    file_seconds: int = Field(30, ge=1, le=3600, description="time limit of one file, seconds")
+    memory_mib: int = Field(3072, ge=512, le=65536, description="address-space limit of the decoding process, MiB")
+
+
+class Data(Table):
+    """Where images and labels come from, and how they become pixels."""
+
+    source: Literal["folder", "table", "phantom", "nih", "kermany", "chexpert", "mimic"] = Field(
+        description="`folder`: one sub-folder a class; `table`: CSV or Parquet; `phantom`: synthetic; `nih` "
+        "(ChestX-ray14), `kermany` (paediatric pneumonia), `chexpert`, `mimic` (MIMIC-CXR-JPG or MIMIC-CXR): the "
+        "public set as it is handed out"
+    )
+    path: str = Field("", description="the image folder or label table; `$NAME` stands for an environment variable")
+    image_column: str = Field("image", description="table: column with the image path, relative to the table")
+    label_column: str = Field("label", description="table: column with the class name")
+    patient_column: str = Field("patient_id", description="table: column with the patient, if there is one")
+    study_column: str = Field("study_id", description="table: column with the study, if there is one")
+    keep_columns: tuple[str, ...] = Field(
+        (), description="table: further columns to keep beside the pixels, in the clear: none that tells who it is"
+    )
+    patient_pattern: str = Field(
+        "", description="folder: regular expression whose first group, in the file name, is the patient"
+    )
+    positive: str = Field("", description="the class that sensitivity and AUC speak of; default: last in the alphabet")
+    image_size: int = Field(224, ge=32, le=1024, description="side of the stored square image, pixels")
+    subgroups: tuple[str, ...] = Field((), description="further columns of the source to report by: sex, view, site")
+    max_skipped: Probability = Field(0.01, description="share of unusable files beyond which preparing stops")
+    cohort: Cohort = Field(Cohort(), description="which images of a public set are taken")
+    decode: Decode = Field(Decode(), description="how files become pixels")
+    phantom_patients: int = Field(150, ge=4, le=1_000_000, description="phantom: patients, half of them positive")
+    phantom_images_per_patient: int = Field(2, ge=1, le=20, description="phantom: images of each patient")
+    phantom_seed: int = Field(0, ge=0, description="phantom: seed of the drawing")
+
+    @property
+    def kept_columns(self) -> tuple[str, ...]:
+        """Further columns of a table that go along: those asked for, and those to report by."""
+        return tuple(dict.fromkeys((*self.keep_columns, *self.subgroups)))
+
+    @model_validator(mode="after")
+    def _path_where_needed(self) -> Data:
+        if self.source != "phantom" and not self.path:
+            raise ValueError(f"data.path is empty: source {self.source!r} needs a folder or table")
+        return self
+
+    @model_validator(mode="after")
+    def _cohort_where_it_means_something(self) -> Data:
+        if self.source in ("nih", "chexpert", "mimic") and not self.cohort.finding:
+            raise ValueError(f"data.cohort.finding is empty: source {self.source!r} needs one, such as 'Effusion'")
+        if self.source in ("folder", "table", "phantom") and self.cohort != Cohort():
+            raise ValueError(f"data.cohort has no meaning for source {self.source!r}: take it out")
+        return self
+
+    @field_validator("patient_pattern")
+    @classmethod
+    def _pattern_has_group(cls, pattern: str) -> str:
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        if pattern and groups < 1:
+            raise ValueError(f"{pattern!r} has no group: put brackets round the part that names the patient")
+        return pattern

@@ -1,0 +1,111 @@
+"""Small trees with the file names, columns and quirks of MIMIC-CXR-JPG and CheXpert, and cohorts counted by hand."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+from tests.data.helpers import save
+
+MIMIC_FINDINGS = [
+    *("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture"),
+    *("Lung Lesion", "Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia"),
+    *("Pneumothorax", "Support Devices"),
+]
+MEANING = {"PA": "postero-anterior", "AP": "antero-posterior", "LATERAL": "lateral", "LL": "left lateral"}
+# subject, study, split, chexpert's and negbio's (No Finding, Pleural Effusion), images as name: ViewPosition
+MIMIC_STUDIES = [
+    # both see an effusion; frontal and lateral
+    (10000032, 50414267, "train", ("", "1.0"), ("", "1.0"), {"a1": "PA", "a2": "LATERAL"}),
+    # the same patient later: nothing found, on two frontal images
+    (10000032, 53189527, "train", ("1.0", ""), ("1.0", ""), {"b1": "AP", "b2": "PA"}),
+    # the programs differ
+    (10000764, 57375967, "validate", ("", "1.0"), ("", "-1.0"), {"c1": "AP"}),
+    # both are uncertain
+    (10000898, 50771383, "train", ("", "-1.0"), ("", "-1.0"), {"d1": "PA"}),
+    # both deny an effusion, and something else was found
+    (10000935, 50578979, "train", ("", "0.0"), ("", "0.0"), {"e1": "AP"}),
+    # all blank
+    (10000980, 50985099, "train", ("", ""), ("", ""), {"f1": "PA"}),
+    # ViewPosition blank, told by the meaning; blank as the meaning is; a lateral under its other name
+    (11000011, 51029426, "test", ("", "1.0"), ("", "1.0"), {"g1": "", "g2": "", "g3": "LL"}),
+    # labelled by one program alone
+    (11000183, 51967845, "train", ("1.0", ""), None, {"h1": "AP"}),
+    # nothing found; one image is not on the disk, one a decubitus view
+    (11000416, 51379284, "train", ("1.0", ""), ("1.0", ""), {"i1": "PA", "gone": "PA", "i2": "AP LLD"}),
+]
+
+
+def mimic(root: Path, suffix: str = "csv.gz") -> Path:
+    """Images are called after `MIMIC_STUDIES`; `gone` has no file, and `e1` is a .dcm that is no DICOM at all."""
+    metadata = [
+        "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns,StudyDate,StudyTime,"
+        "ProcedureCodeSequence_CodeMeaning,ViewCodeSequence_CodeMeaning,PatientOrientationCodeSequence_CodeMeaning"
+    ]
+    split, chexpert, negbio = (
+        ["dicom_id,study_id,subject_id,split"],
+        *([_header("subject_id,study_id")] for _ in "12"),
+    )
+    for number, (subject, study, part, first, second, images) in enumerate(MIMIC_STUDIES):
+        for name, view in images.items():
+            meaning = "antero-posterior" if name == "g1" else MEANING.get(view, "")
+            when = "3056,2544,21800506,213014.531"
+            metadata.append(f"{name},{subject},{study},CHEST (PA AND LAT),{view},{when},CHEST,{meaning},Erect")
+            split.append(f"{name},{study},{subject},{part}")
+            place = root / f"files/p{str(subject)[:2]}/p{subject}/s{study}"
+            if name == "e1":
+                place.mkdir(parents=True)
+                (place / "e1.dcm").write_bytes(b"not read by the source")
+            elif name != "gone":
+                save(place / f"{name}.jpg", number)
+        chexpert.append(_row(subject, study, *first))
+        if second:
+            negbio.append(_row(subject, study, *second))
+    for name, lines in (("metadata", metadata), ("split", split), ("chexpert", chexpert), ("negbio", negbio)):
+        text = ("\n".join(lines) + "\n").encode()
+        path = root / f"mimic-cxr-2.0.0-{name}.{suffix}"
+        path.write_bytes(gzip.compress(text) if suffix.endswith("gz") else text)
+    return root
+
+
+def _header(keys: str) -> str:
+    return ",".join([keys, *MIMIC_FINDINGS])
+
+
+def _row(subject: int, study: int, none: str, effusion: str) -> str:
+    values = {"No Finding": none, "Pleural Effusion": effusion}
+    return ",".join([str(subject), str(study), *(values.get(name, "") for name in MIMIC_FINDINGS)])
+
+
+CHEXPERT_FINDINGS = [
+    *("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema"),
+    *("Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other"),
+    *("Fracture", "Support Devices"),
+]
+# table, path below the set, sex, age, side, projection, No Finding, Pleural Effusion
+CHEXPERT_IMAGES = [
+    ("train", "patient00001/study1/view1_frontal.jpg", "Female", 68, "Frontal", "AP", "1.0", ""),
+    ("train", "patient00002/study2/view1_frontal.jpg", "Female", 87, "Frontal", "AP", "", "-1.0"),
+    ("train", "patient00002/study1/view1_frontal.jpg", "Female", 83, "Frontal", "PA", "", "1.0"),
+    ("train", "patient00002/study1/view2_lateral.jpg", "Female", 83, "Lateral", "", "", "1.0"),
+    ("train", "patient00003/study1/view1_frontal.jpg", "Male", 41, "Frontal", "LL", "", "1.0"),
+    ("train", "patient00004/study1/view1_frontal.jpg", "Unknown", 0, "Frontal", "PA", "", "0.0"),
+    ("train", "patient00005/study1/view1_frontal.jpg", "Male", 90, "Frontal", "PA", "", ""),
+    ("train", "patient00005/study1/gone.jpg", "Male", 90, "Frontal", "PA", "1.0", "0.0"),
+    ("valid", "patient64541/study1/view1_frontal.jpg", "Male", 73, "Frontal", "AP", "0.0", "1.0"),
+    ("valid", "patient64542/study1/view1_frontal.jpg", "Male", 70, "Frontal", "PA", "1.0", "0.0"),
+]
+
+
+def chexpert(root: Path, prefix: str = "CheXpert-v1.0-small") -> Path:
+    header = ",".join(["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_FINDINGS])
+    tables = {"train": [header], "valid": [header]}
+    for number, (table, path, sex, age, side, projection, none, effusion) in enumerate(CHEXPERT_IMAGES):
+        values = {"No Finding": none, "Pleural Effusion": effusion}
+        labels = [values.get(name, "") for name in CHEXPERT_FINDINGS]
+        tables[table].append(",".join([f"{prefix}/{table}/{path}", sex, str(age), side, projection, *labels]))
+        if "gone" not in path:
+            save(root / table / path, number)
+    for table, lines in tables.items():
+        (root / f"{table}.csv").write_text("\n".join(lines) + "\n")
+    return root
