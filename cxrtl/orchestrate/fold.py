@@ -139,7 +139,7 @@ class FoldRun:
         self.board.milestone(reached)
         if at.iteration < self.trial.budgets[-1]:  # after the last, the result follows at once
             self.save(at)
-        self.progress(at, force=True)
+        self._tell(at)
 
     def _predictions(self, iterations: int, scores: torch.Tensor) -> Predictions:
         frame = self.test.index[["image_id", "patient_id", "label"]].copy()
@@ -154,11 +154,13 @@ class FoldRun:
         at.wall_seconds = self.wall_before + time.time() - self.started
         state.save(self.folder, at, self.model, self.optimizer, self.job.run_hash)
 
-    def progress(self, at: state.State, force: bool = False) -> None:
-        """Tell whoever watches the folder; at most once a second, for the disk's sake."""
+    def progress(self, at: state.State) -> None:
+        """A new line of the curve: shown at once on TensorBoard, and once a second to whoever watches the folder."""
         self.board.curve(at.curve[-1:])
-        if not force and time.time() - self.beat < HEARTBEAT:
-            return
+        if time.time() - self.beat >= HEARTBEAT:
+            self._tell(at)
+
+    def _tell(self, at: state.State) -> None:
         self.beat = time.time()
         self._write_curve(at)
         reached = [done.iterations for done in at.milestones]

@@ -9,6 +9,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.orchestrate.helpers import cxrtl, experiment, gone, same, scores, start, training, wait_for
 
 
@@ -39,6 +41,7 @@ def test_killed_driver_leaves_nothing_running_and_the_same_command_goes_on(undis
     assert same(scores(tmp_path), scores(undisturbed))
 
 
+@pytest.mark.slow
 def test_interrupt_ends_calmly_and_the_same_command_goes_on(undisturbed: Path, tmp_path: Path) -> None:
     process = start("run", experiment(tmp_path), "--home", tmp_path, log=tmp_path / "log")
     wait_for(lambda: training(tmp_path), process)
@@ -50,6 +53,7 @@ def test_interrupt_ends_calmly_and_the_same_command_goes_on(undisturbed: Path, t
     assert same(scores(tmp_path), scores(undisturbed))
 
 
+@pytest.mark.slow
 def test_damaged_result_is_made_again(undisturbed: Path, tmp_path: Path) -> None:
     shutil.copytree(undisturbed / "prepared", tmp_path / "prepared")
     shutil.copytree(undisturbed / "runs", tmp_path / "runs")
@@ -75,6 +79,7 @@ def test_broken_loop_stops_the_run_once(tmp_path: Path) -> None:
     assert "failed" in looked.stdout
 
 
+@pytest.mark.slow
 def test_diverging_arm_is_named_before_anything_trains(tmp_path: Path) -> None:
     wild = experiment(tmp_path, "[[arm]]\nname = 'wild'\ntrain = { rate = 10, head_rate_factor = 10000 }\n")
     done = cxrtl("run", wild, "--home", tmp_path)
