@@ -83,6 +83,7 @@ def test_run_that_is_being_written_is_refused(undisturbed: Path) -> None:
     assert done.returncode == 2 and "LockedError" in done.stderr
 
 
+@pytest.mark.slow
 def test_stale_folds_are_refused(undisturbed: Path, tmp_path: Path) -> None:
     given = f"[folds]\nk = 2\nfile = '{undisturbed}/runs/small/folds.parquet'\n"
     other = tmp_path / "other.toml"
@@ -108,6 +109,7 @@ def test_faults_have_their_own_message_and_no_traceback(tmp_path: Path, change: 
     assert "Traceback (most" not in done.stderr + done.stdout
 
 
+@pytest.mark.slow
 def test_plan_trains_nothing(tmp_path: Path) -> None:
     done = cxrtl("plan", experiment(tmp_path), "--home", tmp_path, "--json")
     assert done.returncode == 0, done.stderr
