@@ -32,6 +32,7 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", hel
 Address = Annotated[
     str | None, typer.Option(help="Ray cluster to join. [default: $RAY_ADDRESS, else Ray is started here]")
 ]
+Download = Annotated[bool, typer.Option(help="Fetch ImageNet weights that are missing here.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what Ray says.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line, for machines.")]
 File = Annotated[Path, typer.Argument(metavar="EXPERIMENT.toml", help="The experiment file.")]
@@ -51,7 +52,7 @@ def run(
     home: Home = None,
     set_: Set = None,
     address: Address = None,
-    download: Annotated[bool, typer.Option(help="Fetch ImageNet weights that are missing here.")] = False,
+    download: Download = False,
     verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:
@@ -65,7 +66,7 @@ def plan(
     home: Home = None,
     set_: Set = None,
     address: Address = None,
-    download: Annotated[bool, typer.Option(help="Fetch ImageNet weights that are missing here.")] = False,
+    download: Download = False,
     verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:

@@ -14,7 +14,7 @@ def share(value: float | None) -> str:
 
 def area(value: float | None) -> str:
     """An AUC, Brier score or p-like share: three decimals."""
-    return UNDEFINED if value is None else f"{value:.3f}"
+    return UNDEFINED if value is None else f"{value:z.3f}".replace("-", "−")
 
 
 def metric(name: str, value: float | None) -> str:
