@@ -92,7 +92,9 @@ def prepare(data: Data, home: Path, session: Session, watcher: Watcher) -> Prepa
     listed = manifest.build(_expanded(data), load_key() if data.source != "phantom" else b"")
     folder = home / "prepared" / f"{data.source}-{_fingerprint(data, listed)[:12]}"
     try:
-        return open_prepared(folder)
+        there = open_prepared(folder)
+        if sum(there.skipped.values()) <= data.max_skipped * len(listed.frame):
+            return there  # else it was made under a laxer limit: making it again refuses it by today's
     except PreparedError:
         pass  # not made yet, cut off or damaged: made again, keeping the shards that are whole
     watcher.stage(f"preparing {len(listed.frame)} images at {data.image_size} px")

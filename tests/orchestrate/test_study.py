@@ -6,8 +6,10 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from cxrtl.rundir import RunDir
 from tests.orchestrate.helpers import cxrtl, experiment, same, scores
@@ -122,3 +124,17 @@ def test_two_folds_at_once_on_two_cpus_do_not_deadlock(undisturbed: Path) -> Non
     plan = json.loads((undisturbed / "runs/small/plan.json").read_text())
     assert plan["concurrent"] == min(2, int(plan["cluster_cpus"]))
     assert len(scores(undisturbed)) == 2 * 2  # both folds came to their end, at both budgets
+
+
+@pytest.mark.slow
+def test_prepared_set_is_held_to_todays_limit_of_skipped_files(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(4):
+            Image.fromarray(rng.integers(0, 255, (40, 40), np.uint8)).save(tmp_path / "images" / name / f"{number}.png")
+    (tmp_path / "images" / "b" / "junk.png").write_text("no image")
+    words = ("prepare", tmp_path / "images", "--home", tmp_path)
+    assert cxrtl(*words, "--set", "max_skipped=0.2").returncode == 0
+    refused = cxrtl(*words)
+    assert refused.returncode == 2 and "SkippedError" in refused.stderr and "junk" not in refused.stderr
