@@ -43,6 +43,7 @@ class Identity:
                 "classes": list(prepared.classes),
                 "data": prepared.dataset_hash,
                 "folds": folds.hash,
+                "division": experiment.folds.model_dump(include={"k", "seed", "file"}),  # saved folds outlive a change
                 "threads": experiment.resources.cpus_per_fold,
                 "arms": {recipe.name: _recipe(recipe, weights[recipe.name]) for recipe in experiment.recipes},
             }

@@ -37,6 +37,9 @@ def begin(run: RunDir) -> None:
     "change",
     [
         {"seed": 1},
+        {"folds": {"k": 3}},  # the saved folds stay as they are: only the experiment tells
+        {"folds": {"seed": 1}},
+        {"folds": {"file": "elsewhere.parquet"}},
         {"train": {"rate": 0.5}},
         {"augment": {"crop": 0.2}},
         {"arm": [{"name": "b"}]},
