@@ -5,29 +5,24 @@
     Folds         which image is held out when               (data.folds → orchestrate)
     Trial, Plan   what will train where                      (orchestrate.plan → orchestrate.sweep)
     FoldResult    what one trial did                         (orchestrate.fold → report)
-    Predictions   out-of-fold scores: the hinge; everything to its right runs without Ray, torch or a GPU
 
-Two classes, always ordered `(negative, positive)`.
+`predictions.Predictions`, out-of-fold scores, is the hinge between training and all that judges it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from cxrtl.errors import ManifestError, PredictionsError
+from cxrtl.errors import ManifestError
 
-FloatArray = npt.NDArray[np.float64]
+Task = Literal["binary", "multiclass", "multilabel", "segmentation"]
 MANIFEST_COLUMNS = ("image_id", "patient_id", "study_id", "label", "path")
 INDEX_COLUMNS = ("row", "image_id", "patient_id", "study_id", "label", "target", "content_hash")
 FOLD_COLUMNS = ("image_id", "patient_id", "label", "content_hash", "fold")
-PREDICTION_COLUMNS = ("image_id", "patient_id", "fold", "arm", "iterations", "label")
 
 
 @dataclass(frozen=True)
@@ -193,54 +188,3 @@ class Plan:
     @property
     def todo(self) -> tuple[Trial, ...]:
         return tuple(trial for trial in self.trials if trial.name not in self.done)
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Out-of-fold scores: `PREDICTION_COLUMNS` and `score_<class>` for each class, rows summing to 1.
-
-    One row for each (arm, iterations, image). `classes` is `(negative, positive)`.
-    """
-
-    frame: pd.DataFrame
-    classes: tuple[str, str]
-
-    def __post_init__(self) -> None:
-        wanted = [*PREDICTION_COLUMNS, *(f"score_{name}" for name in self.classes)]
-        missing = [name for name in wanted if name not in self.frame]
-        if missing:
-            raise PredictionsError(f"predictions lack the columns {missing}")
-        scores = self.frame[wanted[-2:]].to_numpy(dtype=np.float64)
-        if not np.isfinite(scores).all() or (scores < 0).any() or (np.abs(scores.sum(axis=1) - 1) > 1e-4).any():
-            raise PredictionsError(
-                "predictions hold scores that are no probabilities summing to 1: did training diverge?"
-            )
-        unknown = sorted(set(self.frame["label"]) - set(self.classes))
-        if unknown:
-            raise PredictionsError(f"predictions hold labels {unknown[:5]} that are not among {list(self.classes)}")
-
-    @classmethod
-    def concat(cls, parts: Iterable[Predictions]) -> Predictions:
-        """Pool the predictions of many trials; all must have the same classes."""
-        parts = list(parts)
-        if not parts:
-            raise PredictionsError("there are no predictions to pool: no fold is done yet")
-        if len({part.classes for part in parts}) > 1:
-            found = sorted({part.classes for part in parts})
-            raise PredictionsError(f"predictions of different classes cannot be pooled: {found}")
-        return cls(pd.concat([part.frame for part in parts], ignore_index=True), parts[0].classes)
-
-    def select(self, arm: str, iterations: int) -> Predictions:
-        """The rows of one arm at one budget."""
-        frame = self.frame
-        return Predictions(frame[(frame["arm"] == arm) & (frame["iterations"] == iterations)], self.classes)
-
-    @property
-    def truth(self) -> npt.NDArray[np.bool_]:
-        """`[N]`, True where the label is the positive class."""
-        return (self.frame["label"] == self.classes[1]).to_numpy()
-
-    @property
-    def score(self) -> FloatArray:
-        """`[N]`, the positive class's score."""
-        return self.frame[f"score_{self.classes[1]}"].to_numpy(dtype=np.float64)

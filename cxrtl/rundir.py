@@ -20,14 +20,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrtl.errors import DamagedError, LockedError, RunError
-from cxrtl.records import FoldResult, Predictions, Trial
+from cxrtl.predictions import Predictions
+from cxrtl.records import FoldResult, Task, Trial
 
 LOCK_TRIES = 10
 
@@ -96,17 +97,22 @@ def read_json(path: Path) -> Any:
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
     table = pa.Table.from_pandas(predictions.frame, preserve_index=False)
-    write_table(path, table.replace_schema_metadata({"classes": json.dumps(predictions.classes)}))
+    about = {"classes": json.dumps(predictions.classes), "task": predictions.task}
+    write_table(path, table.replace_schema_metadata(about))
 
 
 def read_predictions(path: Path) -> Predictions:
     """Raises DamagedError for a file that is no predictions table."""
     try:
         table = pq.read_table(path)
-        negative, positive = json.loads((table.schema.metadata or {})[b"classes"])
-    except (OSError, pa.ArrowInvalid, KeyError, ValueError):
+        about = table.schema.metadata or {}
+        classes = tuple(str(name) for name in json.loads(about[b"classes"]))
+        task = about.get(b"task", b"binary").decode()
+        if task not in get_args(Task):
+            raise ValueError(task)
+    except (OSError, pa.ArrowInvalid, KeyError, ValueError, TypeError):
         raise DamagedError(f"{path.name} in {path.parent} is no predictions table") from None
-    return Predictions(_plain(table), (negative, positive))
+    return Predictions(_plain(table), classes, task)
 
 
 def _plain(table: pa.Table) -> pd.DataFrame:

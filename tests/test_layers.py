@@ -15,6 +15,7 @@ LAYERS = [
     ("errors",),
     ("data_config", "config"),
     ("records",),
+    ("predictions",),
     ("rundir",),
     ("data", "evaluate"),
     ("learn",),
@@ -23,7 +24,7 @@ LAYERS = [
     ("console",),
     ("cli",),
 ]
-NO_TORCH_NO_RAY = ["errors", "config", "records", "rundir", "evaluate", "report"]
+NO_TORCH_NO_RAY = ["errors", "config", "records", "predictions", "rundir", "evaluate", "report"]
 
 
 def modules() -> dict[str, Path]:

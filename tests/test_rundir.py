@@ -13,7 +13,8 @@ import pytest
 
 from cxrtl import rundir
 from cxrtl.errors import DamagedError, LockedError, RunError
-from cxrtl.records import FoldResult, Milestone, Predictions, Trial
+from cxrtl.predictions import Predictions
+from cxrtl.records import FoldResult, Milestone, Trial
 from cxrtl.rundir import RunDir
 
 TRIAL = Trial("a", 0, (5,), "a/fold0")

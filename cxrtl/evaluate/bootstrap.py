@@ -14,7 +14,7 @@ from scipy.stats import norm
 
 from cxrtl.evaluate.intervals import LEVEL, Interval, quantile
 from cxrtl.evaluate.metrics import THRESHOLD, BoolArray, IntArray, check, counts_to_ratios
-from cxrtl.records import FloatArray
+from cxrtl.predictions import FloatArray
 
 METHOD = "patient bootstrap (BCa)"
 RESAMPLES = 2000

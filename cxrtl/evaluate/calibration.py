@@ -11,7 +11,7 @@ import numpy as np
 
 from cxrtl.evaluate.intervals import LEVEL, Interval, wilson
 from cxrtl.evaluate.metrics import BoolArray, IntArray, brier
-from cxrtl.records import FloatArray
+from cxrtl.predictions import FloatArray
 
 BINS = 10
 

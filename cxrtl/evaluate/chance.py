@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from cxrtl.evaluate.metrics import BoolArray, IntArray, check
-from cxrtl.records import FloatArray
+from cxrtl.predictions import FloatArray
 
 PERMUTATIONS = 1999
 _CELLS = 4_000_000

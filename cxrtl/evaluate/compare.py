@@ -17,7 +17,7 @@ from cxrtl.evaluate.delong import delong
 from cxrtl.evaluate.estimates import Estimate
 from cxrtl.evaluate.intervals import LEVEL, Interval, quantile
 from cxrtl.evaluate.metrics import RATIOS, THRESHOLD, BoolArray, IntArray, confusion
-from cxrtl.records import FloatArray
+from cxrtl.predictions import FloatArray
 
 FLIPS = 10_000
 

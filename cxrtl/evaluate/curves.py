@@ -11,7 +11,7 @@ from scipy.special import expit
 from cxrtl.evaluate import bootstrap
 from cxrtl.evaluate.intervals import LEVEL, Interval, quantile
 from cxrtl.evaluate.metrics import BoolArray, IntArray, check
-from cxrtl.records import FloatArray
+from cxrtl.predictions import FloatArray
 
 BAND_RESAMPLES = 500
 GRID = np.linspace(0, 1, 101)

@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 
 from cxrtl.errors import PredictionsError
 from cxrtl.evaluate.metrics import BoolArray, IntArray
-from cxrtl.records import FloatArray
+from cxrtl.predictions import FloatArray
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from cxrtl.evaluate import bootstrap
 from cxrtl.evaluate.delong import delong
 from cxrtl.evaluate.intervals import LEVEL, Interval, auc_interval, f1_interval, newcombe, wilson
 from cxrtl.evaluate.metrics import RATIOS, THRESHOLD, BoolArray, Confusion, IntArray, auc, confusion
-from cxrtl.records import FloatArray
+from cxrtl.predictions import FloatArray
 
 METRICS = (*RATIOS, "auc")
 

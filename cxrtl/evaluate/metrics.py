@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 
 from cxrtl.errors import PredictionsError
-from cxrtl.records import FloatArray
+from cxrtl.predictions import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]

@@ -20,7 +20,7 @@ from cxrtl.evaluate.curves import steps
 from cxrtl.evaluate.estimates import Estimate, estimate
 from cxrtl.evaluate.intervals import LEVEL
 from cxrtl.evaluate.metrics import BoolArray, IntArray
-from cxrtl.records import FloatArray
+from cxrtl.predictions import FloatArray
 
 RULES = ("youden", "sensitivity", "specificity")
 

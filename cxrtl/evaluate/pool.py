@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from cxrtl.errors import PredictionsError
-from cxrtl.records import Predictions
+from cxrtl.predictions import Predictions
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from cxrtl.learn import loop, state, transfer
 from cxrtl.learn.precision import Precision
 from cxrtl.learn.weights import Weights
 from cxrtl.orchestrate.board import Board
-from cxrtl.records import FoldResult, Milestone, Predictions, Trial
+from cxrtl.predictions import Predictions
+from cxrtl.records import FoldResult, Milestone, Trial
 
 HEARTBEAT = 1.0  # seconds between progress files
 

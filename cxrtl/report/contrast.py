@@ -11,7 +11,7 @@ from cxrtl.config import Published
 from cxrtl.evaluate.compare import compare_accuracy, compare_auc, compare_ratios, holm, nadeau_bengio
 from cxrtl.evaluate.estimates import patient_codes
 from cxrtl.evaluate.metrics import BoolArray, IntArray, fold_aucs
-from cxrtl.records import FloatArray, Predictions
+from cxrtl.predictions import FloatArray, Predictions
 from cxrtl.report.load import Loaded
 from cxrtl.report.measures import value
 from cxrtl.report.shape import DifferenceRow, PublishedRow, Row, Test, Value, Verdict

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from cxrtl.evaluate import curves
 from cxrtl.evaluate.metrics import confusion
-from cxrtl.records import Predictions
+from cxrtl.predictions import Predictions
 from cxrtl.report import numbers, words
 from cxrtl.report.measures import patients_of
 from cxrtl.report.shape import Row, Summary

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cxrtl.records import FloatArray
+from cxrtl.predictions import FloatArray
 from cxrtl.report import curves, numbers, words
 from cxrtl.report.load import Done, Loaded, read_curve
 from cxrtl.report.shape import Row, Summary

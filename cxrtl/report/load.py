@@ -21,7 +21,8 @@ from pydantic import ValidationError
 from cxrtl.config import Experiment, Recipe
 from cxrtl.errors import ChangedError, DamagedError, PredictionsError
 from cxrtl.evaluate.pool import Missing, pool
-from cxrtl.records import FOLD_COLUMNS, FoldResult, Predictions
+from cxrtl.predictions import Predictions
+from cxrtl.records import FOLD_COLUMNS, FoldResult
 from cxrtl.rundir import RunDir, read_json, read_predictions, sha256_file
 
 

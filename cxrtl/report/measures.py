@@ -16,7 +16,7 @@ from cxrtl.evaluate.estimates import Estimate, patient_codes
 from cxrtl.evaluate.intervals import Interval
 from cxrtl.evaluate.metrics import IntArray, confusion
 from cxrtl.evaluate.operating import operate
-from cxrtl.records import Predictions
+from cxrtl.predictions import Predictions
 from cxrtl.report.shape import Calibration, CalibrationBin, Operating, Row, Value, Width
 
 

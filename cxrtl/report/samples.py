@@ -19,7 +19,8 @@ from PIL import Image
 
 from cxrtl.errors import DamagedError, PredictionsError, PreparedError
 from cxrtl.evaluate.metrics import THRESHOLD
-from cxrtl.records import Predictions, Prepared
+from cxrtl.predictions import Predictions
+from cxrtl.records import Prepared
 from cxrtl.rundir import RunDir, read_json, write_frame
 
 CELLS = ("tp", "fn", "fp", "tn")

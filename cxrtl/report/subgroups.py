@@ -10,7 +10,8 @@ import pandas as pd
 
 from cxrtl.data.prepared import read_index
 from cxrtl.evaluate.estimates import estimate
-from cxrtl.records import Predictions, Prepared
+from cxrtl.predictions import Predictions
+from cxrtl.records import Prepared
 from cxrtl.report.load import Loaded, load_run
 from cxrtl.report.measures import patients_of, value_of
 from cxrtl.report.shape import Subgroup

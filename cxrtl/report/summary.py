@@ -7,7 +7,8 @@ import numpy as np
 from cxrtl.evaluate.estimates import estimate
 from cxrtl.evaluate.intervals import LEVEL
 from cxrtl.evaluate.metrics import THRESHOLD, Confusion, auc, confusion, fold_aucs, mean_sd
-from cxrtl.records import Milestone, Predictions
+from cxrtl.predictions import Predictions
+from cxrtl.records import Milestone
 from cxrtl.report.contrast import differences, published_rows
 from cxrtl.report.load import Done, Loaded, load_run
 from cxrtl.report.measures import (

@@ -14,7 +14,7 @@ from cxrtl.errors import ConfigError, PredictionsError
 from cxrtl.evaluate.compare import unpaired
 from cxrtl.evaluate.estimates import Estimate, estimate
 from cxrtl.evaluate.intervals import LEVEL
-from cxrtl.records import Predictions
+from cxrtl.predictions import Predictions
 from cxrtl.report.contrast import adjusted, difference, pair, published_rows
 from cxrtl.report.load import Loaded
 from cxrtl.report.measures import patients_of, value, value_of

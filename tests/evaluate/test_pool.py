@@ -7,7 +7,7 @@ import pytest
 
 from cxrtl.errors import PredictionsError
 from cxrtl.evaluate.pool import Missing, pool
-from cxrtl.records import Predictions
+from cxrtl.predictions import Predictions
 
 BUDGETS = {"a": (10, 20), "b": (10,)}
 

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrtl.config import Experiment
-from cxrtl.records import FoldResult, Milestone, Predictions, Prepared
+from cxrtl.predictions import Predictions
+from cxrtl.records import FoldResult, Milestone, Prepared
 from cxrtl.rundir import RunDir, sha256_file, write_json, write_predictions
 
 PUBLISHED = [

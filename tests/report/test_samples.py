@@ -9,7 +9,8 @@ import pytest
 from fake_run import SMALL, make_prepared
 
 from cxrtl.errors import DamagedError, PredictionsError, PreparedError
-from cxrtl.records import Predictions, Prepared
+from cxrtl.predictions import Predictions
+from cxrtl.records import Prepared
 from cxrtl.report.load import load_run
 from cxrtl.report.samples import collect_samples, read_samples
 from cxrtl.rundir import RunDir

@@ -46,7 +46,7 @@ def other(small: RunDir, tmp_path: Path) -> RunDir:
 
 
 def rewrite(path: Path, frame: pd.DataFrame) -> None:
-    from cxrtl.records import Predictions
+    from cxrtl.predictions import Predictions
     from cxrtl.rundir import write_predictions
 
     write_predictions(path, Predictions(frame, SMALL.classes))

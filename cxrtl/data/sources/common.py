@@ -14,7 +14,8 @@ from cxrtl.config import Data, expand
 from cxrtl.data.ids import keyed_id
 from cxrtl.data.images import REFUSED
 from cxrtl.errors import ManifestError
-from cxrtl.records import FOLD_COLUMNS, INDEX_COLUMNS, MANIFEST_COLUMNS, PREDICTION_COLUMNS, FlowStep, Manifest
+from cxrtl.predictions import PREDICTION_COLUMNS
+from cxrtl.records import FOLD_COLUMNS, INDEX_COLUMNS, MANIFEST_COLUMNS, FlowStep, Manifest
 
 LISTED = "images listed"  # the first step of every flow
 RESERVED = frozenset({*MANIFEST_COLUMNS, *INDEX_COLUMNS, *FOLD_COLUMNS, *PREDICTION_COLUMNS, "pixels"})
