@@ -2,49 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim import Optimizer
 
-from cxrtl.config import Augment, Train
-from cxrtl.errors import TrialError
-from cxrtl.learn.augment import Normalise, Pass, draw_pass, resample, torch_seed
-from cxrtl.learn.precision import Precision, autocast
+from cxrtl.learn.augment import Normalise
+from cxrtl.learn.setting import Images as Images
+from cxrtl.learn.setting import Setting as Setting
 from cxrtl.learn.state import State
-from cxrtl.learn.transfer import class_weights, rate_share
+from cxrtl.learn.step import Batches, Step
 
 CURVE_EVERY = 5  # iterations a line of the training curve averages over
-EVALUATION_BATCH = 100
-
-
-@dataclass(frozen=True)
-class Images:
-    """Images on the training device: uint8 `[N, 1, H, W]` and class indices `[N]`."""
-
-    pixels: Tensor
-    targets: Tensor
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """All that decides a trial's numbers besides the starting weights."""
-
-    train: Train
-    augment: Augment
-    seed: int
-    fold: int
-    classes: int
-    precision: Precision
-    device: torch.device
+READ_EVERY = 1.0  # seconds between looks at a GPU's training curve
+EVALUATION_BATCH = {"cpu": 100, "cuda": 500}  # images
 
 
 @dataclass(frozen=True)
@@ -74,10 +48,13 @@ def fit(setting: Setting, images: Images, model: nn.Module, optimizer: Optimizer
         state.iteration = iteration
         reached = iteration in train.budgets and iteration not in [done.iterations for done in state.milestones]
         due = iteration % train.checkpoint_every == 0 and iteration > start
-        if step.losses and (reached or due or iteration % CURVE_EVERY == 0):
-            clock.stop()
-            state.curve.append(step.curve_line(state))
-            hooks.progress(state)
+        if step.steps and (reached or due or iteration % CURVE_EVERY == 0):
+            step.mark(iteration)
+            if reached or due or clock.overdue():
+                before = state.train_seconds
+                clock.stop()
+                state.curve += step.curve(before, state.train_seconds)
+                hooks.progress(state)
         if reached:
             hooks.milestone(state)
         elif due:
@@ -97,100 +74,29 @@ class Clock:
     def start(self) -> None:
         self.since = self.since or time.perf_counter()
 
+    def overdue(self) -> bool:
+        """Whether to stop and look: always where that costs nothing, once a second where it stalls a GPU."""
+        return self.device.type != "cuda" or time.perf_counter() - self.since > READ_EVERY
+
     def stop(self) -> None:
         if self.since:
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)  # else work still queued would go uncounted
+            if self.device.type == "cuda":  # this fold's own queue; else work still in it would go uncounted
+                torch.cuda.current_stream(self.device).synchronize()
             self.state.train_seconds += time.perf_counter() - self.since
             self.since = 0.0
-
-
-class Batches:
-    """`batches[iteration]` → indices `[B]`, scale and offset `[B, 2]`, on the device.
-
-    A pass is a fresh order of all training images, cut into whole batches; the rest of the order is left out, as in
-    MATLAB's training.
-    """
-
-    def __init__(self, setting: Setting, images: int) -> None:
-        self.setting, self.images = setting, images
-        self.per_pass = images // setting.train.batch_size
-        if not self.per_pass:
-            raise TrialError(
-                f"train.batch_size = {setting.train.batch_size} exceeds the {images} training images of fold "
-                f"{setting.fold}: lower it"
-            )
-        self.index = -1
-        self.drawn: Pass
-
-    def __getitem__(self, iteration: int) -> tuple[Tensor, Tensor, Tensor]:
-        index, place = divmod(iteration, self.per_pass)
-        if index != self.index:
-            setting = self.setting
-            drawn = draw_pass(setting.augment, setting.seed, setting.fold, index, self.images)
-            self.drawn = Pass(*(part.to(setting.device) for part in (drawn.order, drawn.scale, drawn.offset)))
-            self.index = index
-        part = slice(place * self.setting.train.batch_size, (place + 1) * self.setting.train.batch_size)
-        return self.drawn.order[part], self.drawn.scale[part], self.drawn.offset[part]
-
-
-class Step:
-    """One update of the model; keeps the losses and hits since the last curve line, on the device."""
-
-    def __init__(self, setting: Setting, images: Images, model: nn.Module, optimizer: Optimizer) -> None:
-        self.setting, self.images, self.model, self.optimizer = setting, images, model, optimizer
-        self.normalise = Normalise(setting.device)
-        self.weight = class_weights(setting.train, images.targets, setting.classes)
-        self.losses: list[Tensor] = []
-        self.hits: list[Tensor] = []
-        model.train()
-
-    def __call__(self, iteration: int, indices: Tensor, scale: Tensor, offset: Tensor) -> None:
-        setting = self.setting
-        torch.manual_seed(torch_seed(setting.seed, setting.fold, iteration))
-        targets = self.images.targets[indices]
-        inputs = self.normalise(resample(self.images.pixels[indices].float(), scale, offset))
-        with autocast(setting.precision, setting.device):
-            logits = self.model(inputs)
-        loss = functional.cross_entropy(logits.float(), targets, self.weight)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base"] * rate_share(setting.train, iteration)
-        self.optimizer.step()
-        self.losses.append(loss.detach())
-        self.hits.append((logits.detach().argmax(1) == targets).float().mean())
-
-    def curve_line(self, state: State) -> dict[str, float]:
-        """Means since the last line; raises TrialError where the loss is no number."""
-        loss, accuracy = float(torch.stack(self.losses).mean()), float(torch.stack(self.hits).mean())
-        if not math.isfinite(loss):
-            raise TrialError(
-                f"the loss of fold {self.setting.fold} is {loss} at iteration {state.iteration}: training diverged. "
-                f"Lower train.rate (now {self.setting.train.rate})."
-            )
-        self.losses, self.hits = [], []
-        rate = self.optimizer.param_groups[0]["lr"]
-        return {
-            "iteration": state.iteration,
-            "loss": loss,
-            "accuracy": accuracy,
-            "rate": rate,
-            "train_seconds": round(state.train_seconds, 4),
-        }
 
 
 def predict(setting: Setting, images: Images, model: nn.Module) -> Tensor:
     """Class probabilities `[N, classes]`, float64 on the CPU, without augmentation; leaves the model in training mode.
 
-    Always in fp32: bf16 keeps 8 bits of a logit, and images would tie that are not alike. Uses no random numbers, so
-    that evaluating changes nothing in the training that follows.
+    Always in fp32 (not a GPU's TF32): bf16 keeps 8 bits of a logit, and images would tie that are not alike. Uses no
+    random numbers, so that evaluating changes nothing in the training that follows.
     """
     normalise = Normalise(setting.device)
     model.eval()
     parts = []
-    with torch.inference_mode():
-        for pixels in torch.split(images.pixels, EVALUATION_BATCH):
-            parts.append(model(normalise(pixels.float())).double().softmax(1).cpu())
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        for pixels in torch.split(images.pixels, EVALUATION_BATCH[setting.device.type]):
+            parts.append(model(normalise(pixels.float())).double().softmax(1))
     model.train()
-    return torch.cat(parts)
+    return torch.cat(parts).cpu()

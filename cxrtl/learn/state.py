@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -72,12 +73,16 @@ def load(folder: Path, run_hash: str, model: nn.Module, optimizer: Optimizer) ->
 
 
 def restore(flat: dict[str, Tensor], model: nn.Module, optimizer: Optimizer) -> None:
+    """Slots take their parameter's place in memory: fused optimizers walk through both at once."""
     model.load_state_dict({key[6:]: value for key, value in flat.items() if key.startswith("model.")})
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     slots: dict[int, dict[str, Tensor]] = {}
     for key, value in flat.items():
         if key.startswith("optimizer."):
             _, index, name = key.split(".", 2)
-            slots.setdefault(int(index), {})[name] = value
+            like = parameters[int(index)]
+            kept = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+            slots.setdefault(int(index), {})[name] = kept
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -33,13 +33,28 @@ def make_optimizer(train: Train, model: nn.Module, classes: int) -> Optimizer:
     head_keys = backbones.head_keys(train.backbone, classes)
     body = [value for key, value in model.named_parameters() if key not in head_keys]
     head = [value for key, value in model.named_parameters() if key in head_keys]
+    device = head[0].device
+    on_gpu = device.type == "cuda"
+    rates = train.rate, train.rate * train.head_rate_factor
     groups = [
-        {"params": body, "lr": train.rate, "base": train.rate},
-        {"params": head, "lr": train.rate * train.head_rate_factor, "base": train.rate * train.head_rate_factor},
+        {"params": part, "base": rate, "lr": torch.tensor(rate, device=device) if on_gpu else rate}
+        for part, rate in zip((body, head), rates, strict=True)
     ]
     if train.optimizer == "adamw":
-        return AdamW(groups, betas=(train.momentum, 0.999), weight_decay=train.weight_decay)
-    return SGD(groups, momentum=train.momentum, weight_decay=train.weight_decay)
+        betas = (train.momentum, 0.999)
+        return AdamW(groups, betas=betas, weight_decay=train.weight_decay, fused=on_gpu, capturable=on_gpu)
+    return SGD(groups, momentum=train.momentum, weight_decay=train.weight_decay, fused=on_gpu)
+
+
+def set_rate(optimizer: Optimizer, share: float) -> None:
+    """Give each group `share` of its full rate. On a GPU the rate is a number in its memory, which a captured step
+    reads."""
+    for group in optimizer.param_groups:
+        if not isinstance(group["lr"], torch.Tensor):
+            group["lr"] = group["base"] * share
+        elif group.get("share") != share:
+            group["lr"].fill_(group["base"] * share)
+            group["share"] = share
 
 
 def rate_share(train: Train, iteration: int) -> float:

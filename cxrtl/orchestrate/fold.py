@@ -23,7 +23,7 @@ from cxrtl import rundir
 from cxrtl.config import Recipe
 from cxrtl.data import feed
 from cxrtl.errors import CxrtlError
-from cxrtl.learn import loop, state, transfer
+from cxrtl.learn import loop, memory, state, transfer
 from cxrtl.learn.precision import Precision
 from cxrtl.learn.weights import Weights
 from cxrtl.orchestrate.board import Board
@@ -86,6 +86,7 @@ def fold_loop(config: dict[str, Any]) -> None:
     started = time.time()
     job: Job = config["job"]
     torch.set_num_threads(job.threads)
+    memory.keep_freed_memory()
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     train, test = (feed.collect(ray.train.get_dataset_shard(name), job.image_size) for name in ("train", "test"))
     FoldRun(job, config["trial"], train, test, ray.train.torch.get_device(), started).run()

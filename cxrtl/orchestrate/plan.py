@@ -12,7 +12,7 @@ import torch
 
 from cxrtl.config import Experiment, Recipe, Resources, Train
 from cxrtl.errors import CxrtlError, PlanError, TrialError
-from cxrtl.learn import loop, state, transfer
+from cxrtl.learn import loop, memory, state, transfer
 from cxrtl.learn.precision import Precision, choose
 from cxrtl.learn.weights import Weights
 from cxrtl.orchestrate.cluster import Node
@@ -110,6 +110,7 @@ def probe(
 
 def probe_arm(recipe: Recipe, start: Weights | None, image_size: int, threads: int, gpus: float) -> Probe:
     torch.set_num_threads(threads)
+    memory.keep_freed_memory()
     device = torch.device("cuda" if gpus and torch.cuda.is_available() else "cpu")
     train = recipe.train
     precision = choose(train.precision, device)

@@ -12,7 +12,7 @@ import torch
 
 from cxrtl.config import Augment, Train
 from cxrtl.errors import TrialError
-from cxrtl.learn import loop, state, transfer
+from cxrtl.learn import loop, state, step, transfer
 from cxrtl.learn.precision import Precision
 
 CPU = torch.device("cpu")
@@ -99,8 +99,8 @@ def test_predicting_draws_no_random_numbers_and_keeps_batchnorm() -> None:
 
 def test_scores_are_probabilities_whatever_the_batch() -> None:
     run = Run(recipe(1))
-    scores = loop.predict(run.setting, images(loop.EVALUATION_BATCH + 3), run.model)
-    assert scores.dtype == torch.float64 and scores.shape == (loop.EVALUATION_BATCH + 3, 2)
+    scores = loop.predict(run.setting, images(loop.EVALUATION_BATCH["cpu"] + 3), run.model)
+    assert scores.dtype == torch.float64 and scores.shape == (loop.EVALUATION_BATCH["cpu"] + 3, 2)
     assert torch.allclose(scores.sum(1), torch.ones(len(scores), dtype=torch.float64))
 
 
@@ -151,7 +151,7 @@ def test_class_weights_agree_with_scikit_learn() -> None:
 
 
 def test_every_image_is_seen_at_most_once_a_pass() -> None:
-    batches = loop.Batches(Run(recipe(1, batch_size=7)).setting, 30)
+    batches = step.Batches(Run(recipe(1, batch_size=7)).setting, 30)
     for index in range(3):
         seen = torch.cat([batches[index * 4 + place][0] for place in range(4)])
         assert len(seen) == 28 == len(set(seen.tolist()))

@@ -1,0 +1,155 @@
+"""One training step: what it reads, what it computes, and how a GPU replays it.
+
+Every step works on buffers that stay in place. On a GPU the first steps run as they are, then one is captured as a CUDA
+graph and replayed: the host launches one graph where it launched a thousand kernels. Nothing in a step waits for the
+device. On a CPU every step runs as it is; the bits are the same either way.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+
+from cxrtl.errors import TrialError
+from cxrtl.learn.augment import Normalise, Pass, draw_pass, resample, torch_seed
+from cxrtl.learn.precision import autocast
+from cxrtl.learn.setting import Images, Setting
+from cxrtl.learn.transfer import class_weights, rate_share, set_rate
+
+EAGER_STEPS = 3  # before capture: libraries settle, optimizer and gradients get their memory
+LAUNCH = threading.RLock()  # torch has one generator a device: seeding it and launching what draws from it go together
+
+
+class Batches:
+    """`batches[iteration]` → indices `[B]`, scale and offset `[B, 2]`, on the device.
+
+    A pass is a fresh order of all training images, cut into whole batches; the rest of the order is left out, as in
+    MATLAB's training.
+    """
+
+    def __init__(self, setting: Setting, images: int) -> None:
+        self.setting, self.images = setting, images
+        self.per_pass = images // setting.train.batch_size
+        if not self.per_pass:
+            raise TrialError(
+                f"train.batch_size = {setting.train.batch_size} exceeds the {images} training images of fold "
+                f"{setting.fold}: lower it"
+            )
+        self.index = -1
+        self.drawn: Pass
+
+    def __getitem__(self, iteration: int) -> tuple[Tensor, Tensor, Tensor]:
+        index, place = divmod(iteration, self.per_pass)
+        if index != self.index:
+            setting = self.setting
+            drawn = draw_pass(setting.augment, setting.seed, setting.fold, index, self.images)
+            self.drawn = Pass(*(_send(part, setting.device) for part in (drawn.order, drawn.scale, drawn.offset)))
+            self.index = index
+        part = slice(place * self.setting.train.batch_size, (place + 1) * self.setting.train.batch_size)
+        return self.drawn.order[part], self.drawn.scale[part], self.drawn.offset[part]
+
+
+def _send(part: Tensor, device: torch.device) -> Tensor:
+    """To the device, without the host waiting for it."""
+    return part.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else part
+
+
+class Step:
+    """One update of the model; sums losses and hits since the last `mark`, on the device."""
+
+    def __init__(self, setting: Setting, images: Images, model: nn.Module, optimizer: Optimizer) -> None:
+        self.setting, self.images, self.model, self.optimizer = setting, images, model, optimizer
+        size, device = setting.train.batch_size, setting.device
+        self.normalise = Normalise(device)
+        self.weight = class_weights(setting.train, images.targets, setting.classes)
+        self.indices = torch.zeros(size, dtype=torch.int64, device=device)
+        self.scale, self.offset = torch.ones((size, 2), device=device), torch.zeros((size, 2), device=device)
+        self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # of loss and of the share right
+        self.replay = Replay(self._update, device)
+        self.steps = 0  # since the last mark
+        self.marks: list[tuple[int, int, float, Tensor]] = []  # iteration, steps, rate, sums
+        model.train()
+
+    def __call__(self, iteration: int, indices: Tensor, scale: Tensor, offset: Tensor) -> None:
+        setting = self.setting
+        self.indices.copy_(indices)
+        self.scale.copy_(scale)
+        self.offset.copy_(offset)
+        set_rate(self.optimizer, rate_share(setting.train, iteration))
+        with LAUNCH:
+            torch.manual_seed(torch_seed(setting.seed, setting.fold, iteration))
+            self.replay()
+        self.steps += 1
+
+    def _update(self) -> None:
+        setting, targets = self.setting, self.images.targets[self.indices]
+        inputs = self.normalise(resample(self.images.pixels[self.indices].float(), self.scale, self.offset))
+        with autocast(setting.precision, setting.device):
+            logits = self.model(inputs)
+        loss = functional.cross_entropy(logits.float(), targets, self.weight)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        hits = (logits.detach().argmax(1) == targets).double().mean()
+        self.sums += torch.stack((loss.detach().double(), hits))
+
+    def mark(self, iteration: int) -> None:
+        """End a line of the training curve here; the device is not waited for."""
+        rate = float(self.optimizer.param_groups[0]["base"]) * rate_share(self.setting.train, iteration - 1)
+        self.marks.append((iteration, self.steps, rate, self.sums.clone()))
+        self.sums.zero_()
+        self.steps = 0
+
+    def curve(self, since: float, until: float) -> list[dict[str, float]]:
+        """The lines marked since the last call, means over their steps; waits for the device.
+
+        `since` and `until` are `train_seconds` then and now: in between, the lines' share it by their steps.
+
+        Raises:
+            TrialError: the loss is no number.
+        """
+        marks, self.marks = self.marks, []
+        lines = []
+        steps = sum(mark[1] for mark in marks)
+        each = (until - since) / max(steps, 1)
+        for iteration, count, rate, sums in marks:
+            loss, accuracy = (sums / count).tolist()
+            if not math.isfinite(loss):
+                raise TrialError(
+                    f"the loss of fold {self.setting.fold} is {loss} at iteration {iteration}: training diverged. "
+                    f"Lower train.rate (now {self.setting.train.rate})."
+                )
+            since += each * count
+            line = {"iteration": iteration, "loss": loss, "accuracy": accuracy, "rate": rate}
+            lines.append({**line, "train_seconds": round(since, 4)})
+        return lines
+
+
+class Replay:
+    """Calls `body`; on a GPU, from the fourth call on, by replaying it as one CUDA graph.
+
+    Call it under `LAUNCH` and on a stream of its own. `body` must read and write memory that stays in place.
+    """
+
+    def __init__(self, body: Callable[[], None], device: torch.device) -> None:
+        self.body, self.device, self.calls = body, device, 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self) -> None:
+        self.calls += 1
+        if self.device.type == "cuda" and self.graph is None and self.calls > EAGER_STEPS:
+            self.graph = torch.cuda.CUDAGraph()
+            here = torch.cuda.current_stream(self.device)
+            # other folds' threads may be copying meanwhile: only this thread is held to what a capture allows
+            with torch.cuda.graph(self.graph, stream=here, capture_error_mode="thread_local"):
+                self.body()
+        if self.graph is None:
+            self.body()
+        else:
+            self.graph.replay()
