@@ -1,7 +1,8 @@
 """Every knob of an experiment, once: its type, unit, default and meaning.
 
 An experiment file is TOML with the tables `data`, `folds`, `train`, `augment`, `resources`, `report`, any number of
-`[[arm]]` (a name and overrides of `train` and `augment`) and `[[published]]` rows to compare with.
+`[[arm]]` (a name and overrides of `train` and `augment`), a `grid` of further arms, and `[[published]]` rows to compare
+with.
 """
 
 from __future__ import annotations
@@ -18,22 +19,14 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from cxrtl.data_config import Cohort as Cohort
 from cxrtl.data_config import Data as Data
 from cxrtl.data_config import Decode as Decode
+from cxrtl.data_config import Folds as Folds
 from cxrtl.data_config import Probability, Table
 from cxrtl.errors import ConfigError
+from cxrtl.grid import OVERRIDDEN, points
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+TAKEN = ("figures", "lock", "tensorboard")  # what a run folder holds beside its arms
 DATA_HOME = {"CXRTL_DATA": "../shared/data"}  # what `$CXRTL_DATA` in a path means where it is not set
-
-
-class Folds(Table):
-    """How images are divided for cross-validation."""
-
-    k: int = Field(10, ge=2, le=1000, description="number of folds")
-    seed: int = Field(0, ge=0, lt=2**32, description="seed of the division")
-    ungrouped: bool = Field(
-        False, description="allow folds that ignore patients, where patients are unknown; the report is stamped"
-    )
-    file: str = Field("", description="use the folds of this `folds.parquet` instead of making them")
 
 
 class Train(Table):
@@ -150,36 +143,43 @@ class Experiment(Table):
     train: Train = Train()
     augment: Augment = Augment()
     resources: Resources = Resources()
-    arm: tuple[Arm, ...] = Field((), description="the recipes; none: one arm, named after the backbone")
+    arm: tuple[Arm, ...] = Field((), description="the recipes; with no grid either: one arm, named after the backbone")
+    grid: dict[str, Any] = Field(
+        default_factory=dict, description="further arms: every combination of the listed values (see `grid`)"
+    )
     published: tuple[Published, ...] = Field((), description="published rows to compare with")
     report: Report = Report()
 
     @model_validator(mode="after")
     def _arms_resolve(self) -> Experiment:
-        names = [arm.name.lower() for arm in self.arm]
-        if len(names) != len(set(names)):
-            raise ValueError(f"arm names repeat (case apart): {names}")
         _ = self.recipes
         return self
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
-        """The arms with every knob filled in, in the file's order."""
-        arms = self.arm or (Arm(name=self.train.backbone),)
+        """The arms with every knob filled in: the listed ones in the file's order, then the grid's."""
         faults: list[str] = []
         recipes = []
-        for arm in arms:
+        names: list[str] = []
+        for name, changes in self._arms():
             try:
-                merged = {
-                    "train": {**self.train.model_dump(), **arm.train},
-                    "augment": {**self.augment.model_dump(), **arm.augment},
-                }
+                arm = Arm(name=name, **changes)
+                merged = {table: {**getattr(self, table).model_dump(), **getattr(arm, table)} for table in OVERRIDDEN}
                 recipes.append(Recipe(name=arm.name, **merged))
             except ValidationError as error:
-                faults += [f"arm {arm.name!r}: {fault}" for fault in _faults(error)]
+                faults += [f"arm {name!r}: {fault}" for fault in _faults(error)]
+            names.append(name.lower())
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            faults.append(f"arm names repeat (case apart): {repeated}")
+        if taken := sorted(set(names) & set(TAKEN)):
+            faults.append(f"arm names {taken} are taken by the run folder's own files: choose others")
         if faults:
             raise ValueError("\n".join(faults))
         return tuple(recipes)
+
+    def _arms(self) -> list[tuple[str, dict[str, Any]]]:
+        listed = [(arm.name, {table: getattr(arm, table) for table in OVERRIDDEN}) for arm in self.arm]
+        return [*listed, *points(self.grid)] or [(self.train.backbone, {})]
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:

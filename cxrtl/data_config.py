@@ -1,4 +1,4 @@
-"""The knobs of an experiment's `data` table; `config` has the others and reads the file."""
+"""The knobs of an experiment's tables `data` and `folds`; `config` has the others and reads the file."""
 
 from __future__ import annotations
 
@@ -130,3 +130,34 @@ class Data(Table):
         if pattern and groups < 1:
             raise ValueError(f"{pattern!r} has no group: put brackets round the part that names the patient")
         return pattern
+
+
+class Folds(Table):
+    """How images are divided into those that train and those held out. All images of a patient stay together."""
+
+    kind: Literal["cv", "repeated", "holdout", "leave_one_site_out"] = Field(
+        "cv",
+        description="`cv`: k folds, each held out once; `repeated`: that, `repeats` times over; `holdout`: one part "
+        "is held out, the rest only trains; `leave_one_site_out`: one fold for each value of `column`",
+    )
+    k: int = Field(10, ge=2, le=1000, description="cv, repeated: number of folds")
+    repeats: int = Field(5, ge=2, le=100, description="repeated: divisions, the first from `seed`, the next from +1, …")
+    share: float = Field(0.2, gt=0, lt=1, description="holdout without `column`: share of the patients held out")
+    column: str = Field(
+        "",
+        description="holdout: column with a given split; leave_one_site_out: column with the site (data.keep_columns)",
+    )
+    held_out: str = Field("test", min_length=1, description="holdout with `column`: the value that is held out")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of the division")
+    ungrouped: bool = Field(
+        False, description="allow folds that ignore patients, where patients are unknown; the report is stamped"
+    )
+    file: str = Field("", description="use the folds of this `folds.parquet` instead of making them")
+
+    @model_validator(mode="after")
+    def _column_where_it_means_something(self) -> Folds:
+        if self.kind == "leave_one_site_out" and not self.column:
+            raise ValueError("folds.column is empty: leave_one_site_out needs the column with the site")
+        if self.kind in ("cv", "repeated") and self.column:
+            raise ValueError(f"folds.column has no meaning for kind {self.kind!r}: take it out")
+        return self

@@ -1,6 +1,7 @@
 """Out-of-fold scores: the hinge. Everything to its right runs and is tested without Ray, torch or a GPU.
 
-Every task has `PREDICTION_COLUMNS`, one row for each (arm, iterations, image), and columns of its own:
+Every task has `PREDICTION_COLUMNS`, one row for each (arm, iterations, image) and, where the division was repeated, for
+each `repeat`; and columns of its own:
 
     binary        label a class, `score_<class>` summing to 1; `classes` is `(negative, positive)`
     multiclass    the same with three classes or more
@@ -95,6 +96,13 @@ class Predictions:
         frame = self.frame
         chosen = frame[(frame["arm"] == arm) & (frame["iterations"] == iterations)]
         return Predictions(chosen, self.classes, self.task)
+
+    @property
+    def owners(self) -> list[str]:
+        """Whose each row is: the patient, or the image where patients are unknown; `[N]`."""
+        return [
+            patient or image for patient, image in zip(self.frame["patient_id"], self.frame["image_id"], strict=True)
+        ]
 
     def _values(self, kind: str) -> FloatArray:
         return self.frame[[f"{kind}_{name}" for name in self.classes]].to_numpy(dtype=np.float64)

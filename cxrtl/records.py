@@ -15,10 +15,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from cxrtl.errors import ManifestError
 
+IntArray = npt.NDArray[np.int64]
 Task = Literal["binary", "multiclass", "multilabel", "segmentation"]
 MANIFEST_COLUMNS = ("image_id", "patient_id", "study_id", "label", "path")
 INDEX_COLUMNS = ("row", "image_id", "patient_id", "study_id", "label", "target", "content_hash")
@@ -86,7 +89,13 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Folds:
-    """Which fold holds out which image: `FOLD_COLUMNS`, one row an image, in the order of the prepared set."""
+    """Which fold holds out which image: `FOLD_COLUMNS`, one row an image, in the order of the prepared set.
+
+    `fold` is -1 where an image is never held out and only trains. Repeated cross-validation has a further column for
+    each repeat, `fold_1`, `fold_2`, …, whose numbers go on where the column before stopped: a number names one fold of
+    the run. Further columns: `part`, what `folds.column` says; `study_id`, where studies were kept together for want
+    of patients.
+    """
 
     frame: pd.DataFrame
     dataset_hash: str
@@ -95,7 +104,32 @@ class Folds:
 
     @property
     def k(self) -> int:
-        return int(self.frame["fold"].max()) + 1
+        """Folds of the run, over all repeats."""
+        return count_folds(self.frame)
+
+    @property
+    def division(self) -> IntArray:
+        """`[repeats, N]`: each image's fold."""
+        return self.frame[division_columns(self.frame)].to_numpy(dtype=np.int64).T
+
+
+def division_columns(folds: pd.DataFrame) -> list[str]:
+    """`fold`, and those of further repeats, in order."""
+    return ["fold", *(name for name in map(str, folds) if name.startswith("fold_"))]
+
+
+def count_folds(folds: pd.DataFrame) -> int:
+    return int(folds[division_columns(folds)].to_numpy().max()) + 1
+
+
+def held_out(folds: pd.DataFrame) -> pd.DataFrame:
+    """One row for each image and repeat that holds it out: `image_id`, `label`, `fold`, `repeat`."""
+    columns = division_columns(folds)
+    parts = [
+        folds[["image_id", "label"]].assign(fold=folds[name], repeat=repeat) for repeat, name in enumerate(columns)
+    ]
+    found = pd.concat(parts, ignore_index=True)
+    return found[found["fold"] >= 0].reset_index(drop=True)
 
 
 @dataclass(frozen=True)
@@ -127,7 +161,8 @@ class Milestone:
 class FoldResult:
     """`result.json`: written last, so that its presence means that the trial is done.
 
-    `files` maps each file the result vouches for to its sha256. `wall_seconds` spans every try from start to end;
+    `run_hash` is that of the arm: what decides its numbers, other arms apart (`ledger.Identity.arm_hashes`). `files`
+    maps each file the result vouches for to its sha256. `wall_seconds` spans every try from start to end;
     `setup_seconds` is the part before the first training step; `images_per_second` counts training only.
     """
 

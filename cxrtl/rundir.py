@@ -145,7 +145,7 @@ class RunDir:
         return [FoldResult.from_json(read_json(path)) for path in sorted(self.root.glob("*/fold*/**/result.json"))]
 
     def result(self, trial: Trial, run_hash: str) -> FoldResult | None:
-        """The trial's result where it is done; None where it is not.
+        """The trial's result where it is done; None where it is not. `run_hash` is its arm's (see `FoldResult`).
 
         A result of another experiment, or one whose files do not match their hashes, counts as not done: the trial
         is run again.

@@ -49,6 +49,21 @@ def test_faults_of_arms_name_the_arm() -> None:
 def test_arms_may_not_share_a_folder() -> None:
     with pytest.raises(ConfigError, match="arm names repeat"):
         config.parse({**RAW, "arm": [{"name": "A"}, {"name": "a"}]})
+    with pytest.raises(ConfigError, match=r"\['figures'\] are taken"):
+        config.parse({**RAW, "arm": [{"name": "Figures"}]})
+
+
+@pytest.mark.parametrize(
+    ("folds", "fault"),
+    [
+        ({"kind": "leave_one_site_out"}, "folds.column is empty"),
+        ({"column": "split"}, "folds.column has no meaning for kind 'cv'"),
+        ({"kind": "holdout", "share": 1}, "folds.share"),
+    ],
+)
+def test_divisions_that_say_too_little_or_too_much(folds: dict[str, object], fault: str) -> None:
+    with pytest.raises(ConfigError, match=fault):
+        config.parse({**RAW, "folds": folds})
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".x", "x" * 65, "a b"])

@@ -13,6 +13,7 @@ from cxrtl.records import Folds
 _EXAMPLES = 10  # ids that a check names at most
 _SHOWN = 5  # of them, in an error message
 PATIENTS = "no patient in two folds"
+STUDIES = "no study in two folds"
 IMAGES = "no identical image in two folds"
 
 
@@ -20,17 +21,19 @@ def audit(folds: Folds, positive: str = "") -> dict[str, Any]:
     """Check `folds` and return the certificate, as JSON-able values; all ids in it are hashed.
 
     `positive` is the class that `per_fold` counts; default: the last in the alphabet. Where patients are unknown the
-    patient check is absent, and a note says so.
+    patient check is absent, and a note says so. Fold -1 is what a holdout leaves to train on; a fold of a given split
+    or site bears its name as `part`. Repeats are checked one by one; `found` is the most of any.
 
         {"passed", "grouped", "folds_hash", "dataset_hash", "images", "patients",
          "checks":   [{"name", "passed", "found", "examples"}],
-         "per_fold": [{"fold", "images", "patients", "positives", "labels"}],
+         "per_fold": [{"fold", "images", "patients", "positives", "labels", "part"}],
          "notes":    [text]}
     """
     frame = folds.frame
     positive = positive or max(frame["label"], default="")
-    checks = [_shared_patients(frame)] if folds.grouped else []
-    checks += [_shared_images(frame), _once_each(frame), *_complete(folds)]
+    checks = _merged(
+        [_checks(each, folds, first) for each, first in zip(divisions(folds), _firsts(folds), strict=True)]
+    )
     return {
         "passed": all(check["passed"] for check in checks),
         "grouped": folds.grouped,
@@ -39,9 +42,18 @@ def audit(folds: Folds, positive: str = "") -> dict[str, Any]:
         "images": len(frame),
         "patients": int(frame["patient_id"].nunique()) if folds.grouped else 0,
         "checks": checks,
-        "per_fold": [_count(fold, frame[frame["fold"] == fold], folds, positive) for fold in range(folds.k)],
+        "per_fold": [
+            _count(int(str(fold)), rows, folds, positive)
+            for division in divisions(folds)
+            for fold, rows in division.groupby("fold")
+        ],
         "notes": _notes(folds),
     }
+
+
+def divisions(folds: Folds) -> list[pd.DataFrame]:
+    """The folds' frame once for each repeat, with that repeat's numbers as `fold`."""
+    return [folds.frame.assign(fold=row) for row in folds.division]
 
 
 def require_clean(certificate: dict[str, Any]) -> None:
@@ -55,7 +67,8 @@ def require_clean(certificate: dict[str, Any]) -> None:
     if not failed:
         return
     cures = {
-        PATIENTS: "make the folds again, grouped by patient",
+        PATIENTS: "keep a patient's images on one side (make the folds again, grouped by patient, or mend the column)",
+        STUDIES: "make the folds again, grouped by study",
         IMAGES: "keep one copy of each, or give the copies one patient, and make the folds again",
     }
     lines = [
@@ -77,8 +90,25 @@ def _in_several_folds(frame: pd.DataFrame, column: str) -> pd.Index[str]:
     return frame.groupby(column, sort=False)["fold"].nunique().loc[lambda count: count > 1].index
 
 
-def _shared_patients(frame: pd.DataFrame) -> dict[str, Any]:
-    return _check(PATIENTS, _in_several_folds(frame, "patient_id"))
+def _firsts(folds: Folds) -> list[int]:
+    """Each division's lowest number: -1 for a holdout, else 0 or the next after those of the repeat before."""
+    return [-1 if folds.k == 1 else 0, *(int(row.max()) + 1 for row in folds.division[:-1])]
+
+
+def _checks(frame: pd.DataFrame, folds: Folds, first: int) -> list[dict[str, Any]]:
+    """Of one division."""
+    checks = [_check(PATIENTS, _in_several_folds(frame, "patient_id"))] if folds.grouped else []
+    if "study_id" in frame:
+        checks.append(_check(STUDIES, _in_several_folds(frame, "study_id")))
+    return [*checks, _shared_images(frame), _once_each(frame, first), *_complete(frame, first)]
+
+
+def _merged(repeats: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Each check over all repeats: what is found in any of them."""
+    return [
+        _check(each[0]["name"], dict.fromkeys(x for c in each for x in c["examples"]), max(c["found"] for c in each))
+        for each in zip(*repeats, strict=True)
+    ]
 
 
 def _shared_images(frame: pd.DataFrame) -> dict[str, Any]:
@@ -87,13 +117,13 @@ def _shared_images(frame: pd.DataFrame) -> dict[str, Any]:
     return _check(IMAGES, together["image_id"])
 
 
-def _once_each(frame: pd.DataFrame) -> dict[str, Any]:
-    wrong = frame["image_id"].duplicated(keep=False) | ~(frame["fold"] >= 0)
+def _once_each(frame: pd.DataFrame, first: int) -> dict[str, Any]:
+    wrong = frame["image_id"].duplicated(keep=False) | ~(frame["fold"] >= first)
     return _check("every image in exactly one fold", frame["image_id"][wrong].drop_duplicates())
 
 
-def _complete(folds: Folds) -> list[dict[str, Any]]:
-    frame, wanted = folds.frame, range(folds.k)
+def _complete(frame: pd.DataFrame, first: int) -> list[dict[str, Any]]:
+    wanted = range(first, int(frame["fold"].max()) + 1)
     empty = sorted(set(wanted) - set(frame["fold"]))
     labels = frame["label"].unique()
     lacking = [fold for fold in wanted if frame["label"][frame["fold"] == fold].nunique() < max(len(labels), 2)]
@@ -108,6 +138,7 @@ def _count(fold: int, frame: pd.DataFrame, folds: Folds, positive: str) -> dict[
         "patients": int(frame["patient_id"].nunique()) if folds.grouped else 0,
         "positives": labels.get(positive, 0),
         "labels": labels,
+        **({"part": ", ".join(sorted(frame["part"].unique()))} if "part" in frame else {}),
     }
 
 

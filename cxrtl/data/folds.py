@@ -1,4 +1,4 @@
-"""Cross-validation folds: decided once, stratified by class and grouped by patient, saved and hashed."""
+"""Who is held out when: decided once, stratified by class and grouped by patient, saved and hashed."""
 
 from __future__ import annotations
 
@@ -7,57 +7,62 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from cxrtl import rundir
 from cxrtl.config import Folds as FoldsConfig
+from cxrtl.data import division
 from cxrtl.errors import FoldsError, StaleFoldsError
-from cxrtl.records import FOLD_COLUMNS, Folds, Prepared
+from cxrtl.records import FOLD_COLUMNS, Folds, Prepared, count_folds, division_columns
 
 VERSION = 1
 _NAMED = 5  # ids that a message names at most
 
 
 def make_folds(index: pd.DataFrame, prepared: Prepared, cfg: FoldsConfig) -> Folds:
-    """Divide the images of `index` (see `read_index`) into `cfg.k` folds.
+    """Divide the images of `index` (see `read_index`) as `cfg.kind` says.
 
-    All images of a patient share a fold. Patients are numbered by first appearance before the draw, so the division
-    depends on order, labels, grouping and seed, never on the ids. Where patients are unknown, images are divided one
-    by one, which `cfg.ungrouped` must allow.
+    All images of a patient stay together; where patients are unknown, which `cfg.ungrouped` must allow, those of a
+    study, as far as studies are known. Patients are numbered by first appearance before the draw, so the division
+    depends on order, labels, grouping and seed, never on the ids.
 
     Raises:
-        FoldsError: patients are unknown and `cfg.ungrouped` is false, a class has too few patients (or images) for
-            k folds, or a fold would lack a class.
+        FoldsError: patients are unknown and `cfg.ungrouped` is false, or as `division.divide`.
     """
     if not prepared.grouped and not cfg.ungrouped:
         raise FoldsError(
             "no patient is known, so images of one patient may stand on both sides of a split: give a patient column "
             "(data.patient_column) or pattern (data.patient_pattern), or set folds.ungrouped = true to accept it"
         )
-    if cfg.seed >= 2**32:
-        raise FoldsError(f"folds.seed = {cfg.seed} is too large: take one below 4294967296")
-    groups = _groups(index, prepared.grouped)
-    _require_enough(index, groups, prepared, cfg.k)
-    fold = _divide(index["target"].to_numpy(), groups, prepared.grouped, cfg)
-    frame = index[["image_id", "patient_id", "label", "content_hash"]].assign(fold=fold).reset_index(drop=True)
-    _require_both_classes(frame, prepared, cfg)
+    by_study = not prepared.grouped and bool((index["study_id"] != "").all())
+    if prepared.grouped or by_study:
+        unit, column = ("studies", "study_id") if by_study else ("patients", "patient_id")
+        groups = np.asarray(index[column].factorize()[0], dtype=np.int64)
+    else:
+        unit, groups = "images", np.arange(len(index))
+    numbers = division.divide(index, groups, cfg, unit)
+    frame = index[["image_id", "patient_id", "label", "content_hash"]].assign(fold=numbers[0]).reset_index(drop=True)
+    for repeat, fold in enumerate(numbers[1:], start=1):
+        frame[f"fold_{repeat}"] = fold
+    if cfg.column:
+        frame["part"] = division.given_parts(index, cfg)
+    if by_study:
+        frame["study_id"] = index["study_id"].to_numpy()
     return Folds(frame, prepared.dataset_hash, prepared.grouped, folds_hash(frame))
 
 
 def folds_hash(frame: pd.DataFrame) -> str:
-    """Hash over (content hash, label, patient's number, fold) in order; the same on every machine."""
+    """Hash over (content hash, label, folds, patient's number) in order; the same on every machine."""
     groups = frame["patient_id"].factorize()[0].tolist()
-    columns = [frame[name].tolist() for name in ("content_hash", "label", "fold")]
+    columns = [frame[name].tolist() for name in ("content_hash", "label", *division_columns(frame))]
     return rundir.content_hash(list(zip(*columns, groups, strict=True)))
 
 
 def write_folds(path: Path, folds: Folds) -> None:
-    """Write `FOLD_COLUMNS`; the hashes stand in plain schema metadata. Raises FoldsError where it cannot be."""
-    table = pa.Table.from_pandas(folds.frame[list(FOLD_COLUMNS)], preserve_index=False)
+    """The hashes stand in plain schema metadata. Raises FoldsError where it cannot be written."""
+    table = pa.Table.from_pandas(folds.frame, preserve_index=False)
     about = {"version": VERSION, "dataset_hash": folds.dataset_hash, "grouped": folds.grouped, "hash": folds.hash}
     try:
         rundir.write_table(path, table.replace_schema_metadata({"cxrtl_folds": json.dumps(about)}))
@@ -72,8 +77,10 @@ def read_folds(path: Path) -> Folds:
     try:
         table = pq.read_table(path)
         about = json.loads((table.schema.metadata or {})[b"cxrtl_folds"])
-        frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()[list(FOLD_COLUMNS)]
+        frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
         version, wanted = about["version"], about["hash"]
+        if missing := set(FOLD_COLUMNS) - set(frame):
+            raise ValueError(missing)
         folds = Folds(frame, about["dataset_hash"], bool(about["grouped"]), wanted)
         same = version != VERSION or (_whole(frame) and folds_hash(frame) == wanted)
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
@@ -86,8 +93,10 @@ def read_folds(path: Path) -> Folds:
 
 
 def _whole(frame: pd.DataFrame) -> bool:
-    """Whether the fold column can be one: whole numbers from 0, no more folds than images."""
-    return frame["fold"].dtype.kind == "i" and bool(frame["fold"].between(0, len(frame) - 1).all())
+    """Whether the fold columns can be such: whole numbers from -1, no more folds in one than images."""
+    columns = frame[division_columns(frame)]
+    whole = all(kind.kind == "i" for kind in columns.dtypes)
+    return whole and bool(columns.min().min() >= -1) and count_folds(frame) <= columns.size
 
 
 def check_current(folds: Folds, index: pd.DataFrame, prepared: Prepared) -> None:
@@ -136,39 +145,3 @@ def _changes(mine: pd.DataFrame, now: pd.DataFrame) -> list[str]:
 
 def _listed(what: str, ids: Sequence[str] | pd.Index[str]) -> str:
     return f"{len(ids)} {what} such as {list(ids[:_NAMED])}" if len(ids) else ""
-
-
-def _groups(index: pd.DataFrame, grouped: bool) -> npt.NDArray[np.int64]:
-    """`[N]`: each image's patient, numbered by first appearance; without patients, each image by itself."""
-    if not grouped:
-        return np.arange(len(index))
-    return np.asarray(index["patient_id"].factorize()[0], dtype=np.int64)
-
-
-def _require_enough(index: pd.DataFrame, groups: npt.NDArray[np.int64], prepared: Prepared, k: int) -> None:
-    unit = "patients" if prepared.grouped else "images"
-    for target, name in enumerate(prepared.classes):
-        count = len(np.unique(groups[index["target"].to_numpy() == target]))
-        if count < k:
-            raise FoldsError(f"class {name!r} has {count} {unit}, too few for folds.k = {k}: lower k or add {unit}")
-
-
-def _divide(
-    targets: npt.NDArray[np.int64], groups: npt.NDArray[np.int64], grouped: bool, cfg: FoldsConfig
-) -> npt.NDArray[np.int64]:
-    splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(cfg.k, shuffle=True, random_state=cfg.seed)
-    fold = np.full(len(targets), -1, dtype=np.int64)
-    for number, (_, held_out) in enumerate(splitter.split(targets, targets, groups if grouped else None)):
-        fold[held_out] = number
-    return fold
-
-
-def _require_both_classes(frame: pd.DataFrame, prepared: Prepared, cfg: FoldsConfig) -> None:
-    counts = frame.groupby(["fold", "label"]).size().unstack(fill_value=0).reindex(range(cfg.k), fill_value=0)
-    for name in prepared.classes:
-        lacking = [int(fold) for fold in counts.index[counts[name] == 0]]
-        if lacking:
-            raise FoldsError(
-                f"fold(s) {lacking} would hold no image of class {name!r}: lower folds.k = {cfg.k} or try another "
-                "folds.seed"
-            )

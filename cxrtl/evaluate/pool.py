@@ -34,15 +34,16 @@ def pool(
 ) -> Pooled:
     """Check that every arm predicted every image once at each of its budgets, in the fold that held it out.
 
-    `expected` has `image_id` and `fold`, one row an image, and optionally `label`; `budgets` is arm → iterations.
-    Missing images are let through with `partial`. A repeated image, an image of another set, one that was predicted
-    in a fold that trained on it, or one with another label never is: no number could be trusted.
+    `expected` has `image_id` and `fold`, one row for each image and fold that holds it out (one fold, or with repeated
+    division one a repeat), and optionally `label`; `budgets` is arm → iterations. Missing images are let through with
+    `partial`. A repeated image, an image of another set, one that was predicted in a fold that trained on it, or one
+    with another label never is: no number could be trusted.
 
     Raises:
         PredictionsError: as above; rows are named by arm, budget and image id.
     """
     frame = predictions.frame
-    repeated = expected["image_id"][expected["image_id"].duplicated()]
+    repeated = expected["image_id"][expected.duplicated(["image_id", "fold"])]
     if len(repeated):
         raise PredictionsError(f"folds list {len(repeated)} image(s) twice, {_some(repeated)}: make the folds again")
     _refuse_unasked(frame, budgets)
@@ -65,7 +66,7 @@ def _refuse_unasked(frame: pd.DataFrame, budgets: Mapping[str, Sequence[int]]) -
 
 
 def _refuse_repeated(frame: pd.DataFrame) -> None:
-    repeated = frame[frame.duplicated(["arm", "iterations", "image_id"])]
+    repeated = frame[frame.duplicated(["arm", "iterations", "image_id", "fold"])]
     if len(repeated):
         first = repeated.iloc[0]
         raise PredictionsError(
@@ -75,24 +76,32 @@ def _refuse_repeated(frame: pd.DataFrame) -> None:
 
 
 def _refuse_misplaced(frame: pd.DataFrame, expected: pd.DataFrame) -> None:
-    columns = [name for name in ("fold", "label") if name in expected]
-    known = expected.set_index("image_id")[columns].reindex(frame["image_id"])
-    foreign = known["fold"].isna().to_numpy()
+    foreign = ~frame["image_id"].isin(expected["image_id"])
     if foreign.any():
-        raise PredictionsError(f"images {_some(frame['image_id'][foreign])} are predicted but not in the folds")
-    for column, fault in (("fold", "in a fold that trained on them"), ("label", "with another label than the folds'")):
-        if column in known:
-            wrong = known[column].to_numpy() != frame[column].to_numpy()
-            if wrong.any():
-                raise PredictionsError(f"images {_some(frame['image_id'][wrong])} are predicted {fault}")
+        raise PredictionsError(f"images {_some(frame['image_id'][foreign])} are predicted but no fold holds them out")
+    labels = expected["label"] if "label" in expected else pd.Series("", index=expected.index)
+    known = pd.Series(labels.to_numpy(), _pairs(expected)).reindex(_pairs(frame))
+    wrong = known.isna().to_numpy()
+    if wrong.any():
+        raise PredictionsError(f"images {_some(frame['image_id'][wrong])} are predicted in a fold that trained on them")
+    renamed = (known.to_numpy() != frame["label"].to_numpy()) & ("label" in expected)
+    if renamed.any():
+        raise PredictionsError(
+            f"images {_some(frame['image_id'][renamed])} are predicted with another label than the folds'"
+        )
+
+
+def _pairs(frame: pd.DataFrame) -> pd.MultiIndex:
+    return pd.MultiIndex.from_frame(frame[["image_id", "fold"]])
 
 
 def _missing(frame: pd.DataFrame, expected: pd.DataFrame, budgets: Mapping[str, Sequence[int]]) -> tuple[Missing, ...]:
-    found = {key: set(group) for key, group in frame.groupby(["arm", "iterations"])["image_id"]}
+    found = {key: _pairs(group) for key, group in frame.groupby(["arm", "iterations"])}
+    wanted, none = _pairs(expected), _pairs(frame.head(0))
     gaps = []
     for arm, lengths in budgets.items():
         for iterations in lengths:
-            absent = expected[~expected["image_id"].isin(found.get((arm, iterations), set()))]
+            absent = expected[~wanted.isin(found.get((arm, iterations), none))]
             if len(absent):
                 folds = tuple(sorted({int(fold) for fold in absent["fold"]}))
                 gaps.append(Missing(arm, iterations, len(absent), folds))

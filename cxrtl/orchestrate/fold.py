@@ -28,7 +28,7 @@ from cxrtl.learn.precision import Precision
 from cxrtl.learn.weights import Weights
 from cxrtl.orchestrate.board import Board
 from cxrtl.predictions import Predictions
-from cxrtl.records import FoldResult, Milestone, Trial
+from cxrtl.records import FoldResult, IntArray, Milestone, Trial
 
 HEARTBEAT = 1.0  # seconds between progress files
 
@@ -38,29 +38,28 @@ class Job:
     """All that trials need besides images; travels once through the object store."""
 
     run: rundir.RunDir
-    run_hash: str
+    hashes: dict[str, str]  # by arm, see `ledger`
     recipes: dict[str, Recipe]
     trials: dict[str, Trial]
     weights: dict[str, Weights | None]  # by arm
     precision: dict[str, Precision]  # by arm
     seed: int
+    division: IntArray  # `[repeats, N]`, each image's fold
     classes: tuple[str, str]
     image_size: int
     threads: int
     gpus: float
 
 
-def fold_trial(config: dict[str, Any], parts: list[ray.data.Dataset], job: Job) -> None:
+def fold_trial(config: dict[str, Any], images: ray.data.Dataset, job: Job) -> None:
     """The Tune trainable. A fault that another try cannot mend is reported, not raised: Tune would try it again."""
     trial = job.trials[config["trial"]]
-    first, *rest = [part for k, part in enumerate(parts) if k != trial.fold]
     try:
         TorchTrainer(
             fold_loop,
             train_loop_config={"job": job, "trial": trial},
             scaling_config=ScalingConfig(num_workers=0, use_gpu=job.gpus > 0),
-            # blocks are shared, not copied; Ray Data has no union of one
-            datasets={"train": first.union(*rest) if rest else first, "test": parts[trial.fold]},
+            datasets={"images": images},  # blocks are shared, not copied
         ).fit()
     except Exception as error:
         tune.report({"broken": describe(error, job.run.trial(trial) / "error.txt")})
@@ -88,8 +87,10 @@ def fold_loop(config: dict[str, Any]) -> None:
     torch.set_num_threads(job.threads)
     memory.keep_freed_memory()
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-    train, test = (feed.collect(ray.train.get_dataset_shard(name), job.image_size) for name in ("train", "test"))
-    FoldRun(job, config["trial"], train, test, ray.train.torch.get_device(), started).run()
+    trial: Trial = config["trial"]
+    tested = (job.division == trial.fold).any(axis=0)
+    train, test = feed.collect(ray.train.get_dataset_shard("images"), job.image_size, [~tested, tested])
+    FoldRun(job, trial, train, test, ray.train.torch.get_device(), started).run()
 
 
 class FoldRun:
@@ -108,7 +109,8 @@ class FoldRun:
         self.train_images, self.test_images = self._images(train), self._images(test)
         self.model = transfer.make_model(recipe.train, job.weights[trial.arm], classes, job.seed, trial.fold, device)
         self.optimizer = transfer.make_optimizer(recipe.train, self.model, classes)
-        self.state = state.load(self.folder, job.run_hash, self.model, self.optimizer)
+        self.run_hash = job.hashes[trial.arm]
+        self.state = state.load(self.folder, self.run_hash, self.model, self.optimizer)
         self.state.tries += 1
         self.wall_before, self.beat = self.state.wall_seconds, 0.0
         self.board = Board(job.run, trial, recipe, resume_at=self.state.iteration)
@@ -148,13 +150,15 @@ class FoldRun:
         frame.insert(2, "fold", self.trial.fold)
         frame.insert(3, "arm", self.trial.arm)
         frame.insert(4, "iterations", iterations)
+        if len(self.job.division) > 1:
+            frame.insert(5, "repeat", int((self.job.division == self.trial.fold).any(axis=1).argmax()))
         for column, name in enumerate(self.job.classes):
             frame[f"score_{name}"] = scores[:, column].numpy()
         return Predictions(pd.DataFrame(frame), self.job.classes)
 
     def save(self, at: state.State) -> None:
         at.wall_seconds = self.wall_before + time.time() - self.started
-        state.save(self.folder, at, self.model, self.optimizer, self.job.run_hash)
+        state.save(self.folder, at, self.model, self.optimizer, self.run_hash)
 
     def progress(self, at: state.State) -> None:
         """A new line of the curve: shown at once on TensorBoard, and once a second to whoever watches the folder."""
@@ -191,7 +195,7 @@ class FoldRun:
             arm=self.trial.arm,
             fold=self.trial.fold,
             budgets=self.trial.budgets,
-            run_hash=self.job.run_hash,
+            run_hash=self.run_hash,
             train_images=len(self.train_images),
             test_images=len(self.test_images),
             milestones=tuple(at.milestones),

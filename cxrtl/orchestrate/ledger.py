@@ -29,7 +29,10 @@ class Machine:
 
 @dataclass(frozen=True)
 class Identity:
-    """`decides` is everything, as nested names and values, that the user chose and that decides the numbers."""
+    """`decides` is everything, as nested names and values, that the user chose and that decides the numbers.
+
+    What stands under `arms` decides the numbers of one arm each; all else, those of all.
+    """
 
     decides: dict[str, Any]
 
@@ -43,7 +46,7 @@ class Identity:
                 "classes": list(prepared.classes),
                 "data": prepared.dataset_hash,
                 "folds": folds.hash,
-                "division": experiment.folds.model_dump(include={"k", "seed", "file"}),  # saved folds outlive a change
+                "division": experiment.folds.model_dump(exclude={"ungrouped"}),  # saved folds outlive a change
                 "threads": experiment.resources.cpus_per_fold,
                 "arms": {recipe.name: _recipe(recipe, weights[recipe.name]) for recipe in experiment.recipes},
             }
@@ -53,6 +56,16 @@ class Identity:
         """sha256 over the identity and the machine's kind, which decides the last bits."""
         return rundir.content_hash({**self.decides, "device": machine.device, "precision": dict(machine.precision)})
 
+    def arm_hashes(self, machine: Machine) -> dict[str, str]:
+        """For each arm, what its trials' results bear: the run hash it would have without the others."""
+        precision = machine.precision
+        return {
+            name: Identity({**self.decides, "arms": {name: arm}}).run_hash(
+                Machine(machine.device, {name: precision[name]})
+            )
+            for name, arm in self.decides["arms"].items()
+        }
+
 
 def _recipe(recipe: Recipe, weights: Weights | None) -> dict[str, Any]:
     train = recipe.train.model_dump(mode="json", exclude=_NO_INFLUENCE)
@@ -61,7 +74,8 @@ def _recipe(recipe: Recipe, weights: Weights | None) -> dict[str, Any]:
 
 
 def check_unchanged(run: RunDir, identity: Identity) -> dict[str, Any] | None:
-    """What `experiment.resolved.json` holds, if the run was begun before.
+    """What `experiment.resolved.json` holds, if the run was begun before. Arms may be new; one may have gone that no
+    fold was finished of.
 
     Raises:
         ChangedError: it was begun with something else; names both hashes and each difference.
@@ -69,14 +83,21 @@ def check_unchanged(run: RunDir, identity: Identity) -> dict[str, Any] | None:
     if not run.path("experiment.resolved.json").exists():
         return None
     saved: dict[str, Any] = rundir.read_json(run.path("experiment.resolved.json"))
-    if saved["decides"] == identity.decides:
+    was, now = saved["decides"], identity.decides
+    arms = {name: now["arms"].get(name, "absent") for name in was["arms"]}
+    kept = {name for name, arm in arms.items() if arm != "absent" or any(run.root.glob(f"{name}/fold*/**/result.json"))}
+    pairs = [
+        {**each, "arms": {name: found[name] for name in kept}} for each, found in ((was, was["arms"]), (now, arms))
+    ]
+    if pairs[0] == pairs[1]:
         return saved
-    lines = [f"  {key}: {was!r} → {now!r}" for key, was, now in differences(saved["decides"], identity.decides)]
-    hashes = (rundir.content_hash(value)[:12] for value in (saved["decides"], identity.decides))
+    lines = [f"  {key}: {old!r} → {new!r}" for key, old, new in differences(pairs[0], pairs[1])]
+    hashes = (rundir.content_hash(value)[:12] for value in (was, now))
     raise ChangedError(
         f"run {run.name!r} was begun with another experiment ({next(hashes)}, now {next(hashes)}). Changed:\n"
         + "\n".join(lines[:20])
-        + "\nGive the changed experiment another name, or undo the change to go on."
+        + "\nGive the changed experiment another name, or undo the change to go on. Only new arms may be added, and an "
+        "arm taken out before a fold of it is finished: what was tried belongs in the report."
     )
 
 
@@ -104,6 +125,7 @@ def write(
     rundir.write_bytes(run.path("experiment.toml"), tomli_w.dumps(given).encode())
     resolved = {
         "run_hash": identity.run_hash(machine),
+        "arm_hashes": identity.arm_hashes(machine),
         "decides": identity.decides,
         "experiment": experiment.model_dump(mode="json"),
         "recipes": [recipe.model_dump(mode="json") for recipe in experiment.recipes],

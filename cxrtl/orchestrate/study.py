@@ -57,6 +57,7 @@ class Outcome:
 @dataclass(frozen=True)
 class _Todo:
     experiment: Experiment
+    identity: ledger.Identity
     trials: tuple[Trial, ...]
     done: list[str]
     prepared: Prepared
@@ -161,19 +162,21 @@ def run(experiment: Experiment, options: Options, watcher: Watcher) -> Outcome:
         identity = ledger.Identity.of(experiment, prepared, made, starts)
         saved = ledger.check_unchanged(folder, identity)
         trials = plan.trials(experiment, made.k)
-        done = [trial.name for trial in trials if saved and folder.result(trial, saved["run_hash"])]
+        hashes = saved["arm_hashes"] if saved else {}
+        done = [trial.name for trial in trials if folder.result(trial, hashes.get(trial.arm, ""))]
+        todo = _Todo(experiment, identity, trials, done, prepared, made, starts)
         if len(done) < len(trials):
-            todo = _Todo(experiment, trials, done, prepared, made, starts)
-            _go_on(folder, todo, identity, saved, session, watcher)
+            _go_on(folder, todo, saved, session, watcher)
         elif options.plan_only:
             watcher.stage(f"all {len(trials)} trials are done: nothing to plan")
+        elif saved:
+            _keep(folder, todo, saved, ledger.Machine(saved["device"], saved["precision_by_arm"]), options.command)
     return Outcome(folder, prepared, len(done), len(trials))
 
 
 def _go_on(
     folder: RunDir,
     todo: _Todo,
-    identity: ledger.Identity,
     saved: dict[str, Any] | None,
     session: Session,
     watcher: Watcher,
@@ -193,24 +196,22 @@ def _go_on(
     precision = {name: found.precision for name, found in probes.items()}
     if saved:
         _check_machine(folder, saved, drawn.device, precision)
-    else:
-        machine = ledger.Machine(drawn.device, precision)
-        saved = ledger.write(
-            folder, experiment, identity, todo.prepared, todo.folds, todo.starts, machine, options.command
-        )
+        precision = {**saved["precision_by_arm"], **precision}
+    hashes = _keep(folder, todo, saved, ledger.Machine(drawn.device, precision), options.command)
     rundir.write_json(folder.path("plan.json"), asdict(drawn))
     gpu = next(iter(probes.values())).gpu
     rundir.write_json(folder.path("environment.json"), environment.describe(gpu))
     watcher.training(folder)
-    parts = feed.fold_datasets(todo.prepared, todo.folds)
+    images = feed.images(todo.prepared)
     job = Job(
         run=folder,
-        run_hash=saved["run_hash"],
+        hashes=hashes,
         recipes={recipe.name: recipe for recipe in recipes},
         trials={trial.name: trial for trial in todo.trials},
         weights=todo.starts,
         precision=precision,
         seed=experiment.seed,
+        division=todo.folds.division,
         classes=todo.prepared.classes,
         image_size=todo.prepared.image_size,
         threads=experiment.resources.cpus_per_fold,
@@ -218,19 +219,33 @@ def _go_on(
     )
     session.launch_seconds = time.time() - session.started - session.prepare_seconds
     try:
-        sweep.run(job, drawn, parts, options.verbose)
+        sweep.run(job, drawn, images, options.verbose)
     except BaseException:
         with suppress(OSError):  # a full disk, say: the first fault is the one to show
-            _record(folder, todo, session, saved["run_hash"])
+            _record(folder, todo, session, hashes)
         raise
-    _record(folder, todo, session, saved["run_hash"])
+    _record(folder, todo, session, hashes)
 
 
-def _record(folder: RunDir, todo: _Todo, session: Session, run_hash: str) -> None:
+def _keep(
+    folder: RunDir, todo: _Todo, saved: dict[str, Any] | None, machine: ledger.Machine, command: str
+) -> dict[str, str]:
+    """Keep the experiment where it is new, has other arms, or says other things that decide no number; arm hashes."""
+    if saved is None or saved["experiment"] != todo.experiment.model_dump(mode="json"):
+        arms = todo.identity.decides["arms"]
+        machine = ledger.Machine(machine.device, {name: machine.precision[name] for name in arms})
+        saved = ledger.write(
+            folder, todo.experiment, todo.identity, todo.prepared, todo.folds, todo.starts, machine, command
+        )
+    hashes: dict[str, str] = saved["arm_hashes"]
+    return hashes
+
+
+def _record(folder: RunDir, todo: _Todo, session: Session, hashes: dict[str, str]) -> None:
     """Add this session to `sessions.json`. `launch_seconds` is all before the trials but preparing."""
     path = folder.path("sessions.json")
     earlier = rundir.read_json(path) if path.exists() else []
-    done = sum(folder.result(trial, run_hash) is not None for trial in todo.trials)
+    done = sum(folder.result(trial, hashes[trial.arm]) is not None for trial in todo.trials)
     entry = {
         "started": datetime.fromtimestamp(session.started, UTC).isoformat(timespec="seconds"),
         "prepare_seconds": round(session.prepare_seconds, 2),
@@ -257,7 +272,7 @@ def _find_weights(experiment: Experiment, download: bool) -> dict[str, weights.W
 def _check_machine(run: RunDir, saved: dict[str, object], device: str, precision: dict[str, Precision]) -> None:
     was = saved["precision_by_arm"]
     assert isinstance(was, dict)
-    now = {arm: precision.get(arm, kept) for arm, kept in was.items()}
+    now = {arm: precision.get(arm, kept) for arm, kept in was.items()}  # of the arms it has had
     if (saved["device"], was) != (device, now):
         raise ChangedError(
             f"run {run.name!r} was begun on {saved['device']} with {was}; here it would go on on {device} with {now}, "

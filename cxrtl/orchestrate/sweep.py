@@ -29,7 +29,7 @@ class _StopAtFault(tune.Stopper):
         return bool(self.fault)
 
 
-def run(job: Job, plan: Plan, parts: list[ray.data.Dataset], verbose: bool = False) -> None:
+def run(job: Job, plan: Plan, images: ray.data.Dataset, verbose: bool = False) -> None:
     """Run what the ledger lacks, longest first; returns when every trial's result is in it.
 
     A trial whose process dies (killed, out of memory, node lost) starts again from its saved state, on any node. Tune's
@@ -44,7 +44,7 @@ def run(job: Job, plan: Plan, parts: list[ray.data.Dataset], verbose: bool = Fal
     with tempfile.TemporaryDirectory(prefix="cxrtl-tune-") as scratch:
         results = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(fold_trial, parts=parts, job=job), {"CPU": job.threads, "GPU": job.gpus}
+                tune.with_parameters(fold_trial, images=images, job=job), {"CPU": job.threads, "GPU": job.gpus}
             ),
             param_space={"trial": tune.grid_search([trial.name for trial in todo])},
             tune_config=tune.TuneConfig(
@@ -61,7 +61,7 @@ def run(job: Job, plan: Plan, parts: list[ray.data.Dataset], verbose: bool = Fal
                 verbose=2 if verbose else 0,
             ),
         ).fit()
-    missing = [trial for trial in todo if job.run.result(trial, job.run_hash) is None]
+    missing = [trial for trial in todo if job.run.result(trial, job.hashes[trial.arm]) is None]
     if stopper.fault:
         raise TrialError(stopper.fault)
     if missing and results.errors:

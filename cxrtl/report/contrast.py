@@ -49,7 +49,7 @@ def place(published: float | None, ours: Value) -> str | None:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two score vectors on common images in one order: all `[N]`; `fold` is the first's."""
+    """Two score vectors on common images in one order: all `[N]`; `ids` as `Predictions.owners`."""
 
     ids: list[str]
     fold: IntArray
@@ -59,14 +59,17 @@ class Pair:
 
 
 def pair(first: Predictions, second: Predictions) -> Pair:
-    """The images that both hold, sorted by id."""
+    """The images that both hold, in each fold that held them out, sorted by id."""
     one, two = (
-        part.frame[["image_id", "patient_id", "fold"]].assign(truth=part.truth, score=part.score).set_index("image_id")
+        part.frame[["image_id", "fold"]]
+        .assign(owner=part.owners, truth=part.truth, score=part.score)
+        .set_index(["image_id", "fold"])
         for part in (first, second)
     )
     both = one.join(two["score"].rename("other"), how="inner").sort_index()
     numbers = (both[name].to_numpy(dtype=np.float64) for name in ("score", "other"))
-    return Pair(both["patient_id"].tolist(), both["fold"].to_numpy(np.int64), both["truth"].to_numpy(bool), *numbers)
+    fold = both.index.get_level_values("fold").to_numpy(np.int64)
+    return Pair(both["owner"].tolist(), fold, both["truth"].to_numpy(bool), *numbers)
 
 
 def differences(loaded: Loaded) -> list[DifferenceRow]:
@@ -80,7 +83,7 @@ def differences(loaded: Loaded) -> list[DifferenceRow]:
         pairs = ((length, pair(select(first.name, length), select(other.name, length))) for length in common)
         found = next(((length, both) for length, both in pairs if both.ids), None)
         if found is not None:
-            rows.append(difference(first.name, other.name, *found, loaded.k))
+            rows.append(difference(first.name, other.name, *found, loaded.test_to_train))
     return adjusted(rows)
 
 
@@ -93,15 +96,15 @@ def adjusted(rows: list[DifferenceRow]) -> list[DifferenceRow]:
     return rows
 
 
-def difference(first: str, second: str, iterations: int, both: Pair, k: int) -> DifferenceRow:
-    """`second` minus `first` on the images of `both`, which come from `k` folds."""
+def difference(first: str, second: str, iterations: int, both: Pair, test_to_train: float) -> DifferenceRow:
+    """`second` minus `first` on the images of `both`; `test_to_train` as `nadeau_bengio` takes it."""
     patients = patient_codes(both.ids)
     arms = both.truth, both.first, both.second
     share = compare_accuracy(*arms, patients)
     tested = {
         "auc": compare_auc(*arms, patients),
         "accuracy": share,
-        "fold_auc": nadeau_bengio(_fold_gains(both), 1 / (k - 1)),
+        "fold_auc": nadeau_bengio(_fold_gains(both), test_to_train),
     }
     metrics = {name: value(item.value, item.interval) for name, item in compare_ratios(*arms, patients).items()}
     metrics |= {name: value(item.value, item.interval) for name, item in tested.items() if item and name != "accuracy"}

@@ -22,7 +22,7 @@ from cxrtl.config import Experiment, Recipe
 from cxrtl.errors import ChangedError, DamagedError, PredictionsError
 from cxrtl.evaluate.pool import Missing, pool
 from cxrtl.predictions import Predictions
-from cxrtl.records import FOLD_COLUMNS, FoldResult
+from cxrtl.records import FOLD_COLUMNS, FoldResult, count_folds, held_out
 from cxrtl.rundir import RunDir, read_json, read_predictions, sha256_file
 
 
@@ -56,7 +56,13 @@ class Loaded:
 
     @property
     def k(self) -> int:
-        return int(self.folds["fold"].max()) + 1
+        """Folds of the run, over all repeats."""
+        return count_folds(self.folds)
+
+    @property
+    def test_to_train(self) -> float:
+        """Held-out images by training images of a fold, over the finished trials."""
+        return sum(t.result.test_images for t in self.trials) / sum(t.result.train_images for t in self.trials)
 
 
 def load_run(run: RunDir, partial: bool = False) -> Loaded:
@@ -72,20 +78,20 @@ def load_run(run: RunDir, partial: bool = False) -> Loaded:
         experiment = Experiment.model_validate(resolved["experiment"])
         recipes = tuple(Recipe.model_validate(item) for item in resolved["recipes"])
         negative, positive = resolved["dataset"]["classes"]
-        run_hash = str(resolved["run_hash"])
+        hashes = {recipe.name: str(resolved["arm_hashes"][recipe.name]) for recipe in recipes}
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         reason = f"{error.error_count()} fault(s)" if isinstance(error, ValidationError) else f"{error!r}"
         raise DamagedError(f"experiment.resolved.json in {run.root} is not one of this version: {reason}") from None
     folds = _read_table(run.path("folds.parquet"), FOLD_COLUMNS)
     budgets = {recipe.name: recipe.train.budgets for recipe in recipes}
-    trials = tuple(_done(run, path, run_hash, budgets) for path in sorted(run.root.glob("*/fold*/**/result.json")))
+    trials = tuple(_done(run, path, hashes, budgets) for path in sorted(run.root.glob("*/fold*/**/result.json")))
     parts = [_checked(trial, iterations) for trial in trials for iterations in trial.result.budgets]
     predictions = Predictions.concat(parts)
     if predictions.classes != (negative, positive):
         raise PredictionsError(
             f"predictions are of the classes {list(predictions.classes)}, the data set of {[negative, positive]}"
         )
-    pooled = pool(predictions, folds, budgets, partial)
+    pooled = pool(predictions, held_out(folds), budgets, partial)
     leakage, subjects = run.path("leakage.json"), run.path("subjects.parquet")
     return Loaded(
         run=run,
@@ -129,7 +135,7 @@ def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     return frame
 
 
-def _done(run: RunDir, path: Path, run_hash: str, budgets: dict[str, tuple[int, ...]]) -> Done:
+def _done(run: RunDir, path: Path, hashes: dict[str, str], budgets: dict[str, tuple[int, ...]]) -> Done:
     """Check that a result belongs to this experiment and to the folder it lies in."""
     where = path.relative_to(run.root)
     if not path.resolve().is_relative_to(run.root.resolve()):
@@ -144,10 +150,10 @@ def _done(run: RunDir, path: Path, run_hash: str, budgets: dict[str, tuple[int, 
         named = {str(name): str(digest) for name, digest in result.files.items()}
     except (KeyError, TypeError, AttributeError):
         raise DamagedError(f"{where} is no result of this version: delete its folder and run again") from None
-    if result.run_hash != run_hash:
+    if known and result.run_hash != hashes[result.arm]:
         raise ChangedError(
-            f"{where} belongs to another experiment (run hash {str(result.run_hash)[:12]}, not {run_hash[:12]}): "
-            "delete its folder and run again"
+            f"{where} belongs to another experiment (hash {str(result.run_hash)[:12]}, not "
+            f"{hashes[result.arm][:12]}): delete its folder and run again"
         )
     outside = [name for name in named if name in ("", ".", "..") or Path(name).name != name]
     if outside or not known or not in_place or not finite:

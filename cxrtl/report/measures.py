@@ -37,7 +37,7 @@ def folds_of(chosen: Predictions) -> IntArray:
 
 def patients_of(chosen: Predictions) -> IntArray | None:
     """As `patient_codes`, `[N]`."""
-    return patient_codes(chosen.frame["patient_id"].tolist())
+    return patient_codes(chosen.owners)
 
 
 def average_precision(chosen: Predictions) -> Value:

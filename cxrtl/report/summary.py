@@ -8,7 +8,7 @@ from cxrtl.evaluate.estimates import estimate
 from cxrtl.evaluate.intervals import LEVEL
 from cxrtl.evaluate.metrics import THRESHOLD, Confusion, auc, confusion, fold_aucs, mean_sd
 from cxrtl.predictions import Predictions
-from cxrtl.records import Milestone
+from cxrtl.records import Milestone, held_out
 from cxrtl.report.contrast import differences, published_rows
 from cxrtl.report.load import Done, Loaded, load_run
 from cxrtl.report.measures import (
@@ -119,7 +119,7 @@ def _row(loaded: Loaded, arm: str, iterations: int, chosen: Predictions) -> Row:
         positives=int(truth.sum()),
         patients=int(named.nunique()) if len(named) == len(frame) else None,
         folds=int(frame["fold"].nunique()),
-        complete=len(frame) == len(loaded.folds),
+        complete=len(frame) == len(held_out(loaded.folds)),
         confusion=counts_of(confusion(truth, score)),
         metrics=metrics,
         average_precision=average_precision(chosen),

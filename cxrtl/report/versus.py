@@ -15,6 +15,7 @@ from cxrtl.evaluate.compare import unpaired
 from cxrtl.evaluate.estimates import Estimate, estimate
 from cxrtl.evaluate.intervals import LEVEL
 from cxrtl.predictions import Predictions
+from cxrtl.records import held_out
 from cxrtl.report.contrast import adjusted, difference, pair, published_rows
 from cxrtl.report.load import Loaded
 from cxrtl.report.measures import patients_of, value, value_of
@@ -99,7 +100,7 @@ def compare_runs(first: Loaded, second: Loaded, ask_unpaired: bool = False) -> C
         if ask_unpaired:
             differences.append(_apart(names, there[1], parts, found))
         else:
-            differences.append(difference(*names, there[1], pair(*parts), first.k))
+            differences.append(difference(*names, there[1], pair(*parts), first.test_to_train))
     return Comparison(
         version=COMPARISON_VERSION,
         level=LEVEL,
@@ -161,8 +162,8 @@ def read_published(path: Path) -> tuple[Published, ...]:
 
 
 def _require_same_folds(first: Loaded, second: Loaded) -> None:
-    columns = ["image_id", "label", "fold"]
-    both = first.folds[columns].merge(second.folds[columns], on="image_id", how="outer", suffixes=("", "_other"))
+    one, two = (held_out(run.folds) for run in (first, second))
+    both = one.merge(two, on=["image_id", "repeat"], how="outer", suffixes=("", "_other"))
     alone = int(both[["fold", "fold_other"]].isna().any(axis=1).sum())
     shared = both.dropna(subset=["fold", "fold_other"])
     moved = int((shared["fold"] != shared["fold_other"]).sum())
@@ -198,7 +199,7 @@ def _side(run: Loaded) -> Side:
         run_hash=str(run.resolved["run_hash"]),
         dataset_hash=str(run.resolved["dataset"].get("dataset_hash", "")),
         folds_hash=str(run.resolved.get("folds_hash", "")),
-        images=len(run.folds),
+        images=held_out(run.folds)["image_id"].nunique(),
     )
 
 

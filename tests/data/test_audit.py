@@ -99,6 +99,53 @@ def test_image_in_two_folds_and_in_none() -> None:
     assert (check["passed"], check["found"], check["examples"]) == (False, 1, ["img-0000000000000000"])
 
 
+def of_kind(**cfg: object) -> Folds:
+    """24 images of 12 patients at two sites."""
+    index = fake_index(["a", "a", "b", "b"] * 6, [f"pat-{number // 2}" for number in range(24)])
+    index["site"] = ["here"] * 12 + ["there"] * 12
+    return make_folds(index, fake_prepared(index), FoldsConfig.model_validate({"k": 2, **cfg}))
+
+
+def test_every_repeat_is_checked() -> None:
+    original = of_kind(kind="repeated", repeats=2)
+    certificate = audit(original)
+    require_clean(certificate)
+    assert [(each["fold"], each["images"]) for each in certificate["per_fold"]] == [(fold, 12) for fold in range(4)]
+    leaking = audit(changed(original, 0, fold_1=5 - original.frame["fold_1"][0]))
+    assert failed(leaking) == ["no patient in two folds"]
+    assert leaking["checks"][0]["examples"] == ["pat-0"]
+    gone = audit(changed(original, 0, fold_1=-1))
+    assert failed(gone) == ["no patient in two folds", "every image in exactly one fold"]
+
+
+def test_patient_on_both_sides_of_a_holdout() -> None:
+    original = of_kind(kind="holdout", share=0.3)
+    certificate = audit(original)
+    require_clean(certificate)
+    assert [each["fold"] for each in certificate["per_fold"]] == [-1, 0]
+    torn = audit(changed(original, 0, fold=-1 - original.frame["fold"][0]))
+    with pytest.raises(LeakageError, match=r"no patient in two folds: fails for 1, such as \['pat-0'\]"):
+        require_clean(torn)
+    everything = original.frame.assign(fold=0)
+    assert failed(audit(Folds(everything, "", True, ""))) == ["no fold is empty", "each class in each fold"]
+
+
+def test_patient_seen_at_two_sites_is_a_leak() -> None:
+    cfg = {"kind": "leave_one_site_out", "column": "site"}
+    assert [each["part"] for each in audit(of_kind(**cfg))["per_fold"]] == ["here", "there"]
+    with pytest.raises(LeakageError, match="mend the column"):
+        require_clean(audit(changed(of_kind(**cfg), 0, patient_id="pat-11")))
+
+
+def test_study_in_two_folds() -> None:
+    index = fake_index(["a", "a", "b", "b"] * 4, [""] * 16)
+    index["study_id"] = [f"std-{number // 2}" for number in range(16)]
+    original = make_folds(index, fake_prepared(index), FoldsConfig(k=2, ungrouped=True))
+    require_clean(audit(original))
+    with pytest.raises(LeakageError, match=r"no study in two folds: fails for 1, such as \['std-0'\]"):
+        require_clean(audit(changed(original, 0, fold=1 - original.frame["fold"][0])))
+
+
 @pytest.mark.usefixtures("ray_instance", "small_slices")
 def test_duplicate_image_of_two_patients_is_a_leak(labels: Path, key: bytes, prepare_set: Prepare) -> None:
     """The way a real set goes wrong: one picture filed under two patients."""

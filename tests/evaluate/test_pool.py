@@ -43,7 +43,9 @@ def test_never_let_through(partial: bool) -> None:
 
     refused(pd.concat([frame, frame.iloc[[3]]], ignore_index=True), "i3.*Two trials")
     refused(frame.assign(fold=frame["fold"].where(frame.index != 5, 0)), "i5.*trained on them")
-    refused(frame.assign(image_id=frame["image_id"].where(frame.index != 5, "stranger")), "stranger.*not in the folds")
+    refused(
+        frame.assign(image_id=frame["image_id"].where(frame.index != 5, "stranger")), "stranger.*no fold holds them out"
+    )
     refused(frame.assign(label=frame["label"].where(frame.index != 5, "normal")), "i5.*another label")
     refused(frame.assign(iterations=frame["iterations"].where(frame.index != 5, 99)), "99 iterations belong to no arm")
     refused(frame.assign(arm="c"), "'c'.*belong to no arm")
@@ -62,3 +64,14 @@ def test_an_arm_without_any_prediction_is_missing() -> None:
     frame = predictions().frame
     found = pool(predictions(frame[frame["arm"] == "a"]), expected(), BUDGETS, partial=True)
     assert found.missing == (Missing("b", 10, 8, (0, 1, 2, 3)),)
+
+
+def test_repeated_division_holds_each_image_out_once_a_repeat() -> None:
+    twice = pd.concat([expected(), expected().assign(fold=lambda f: f["fold"] + 4)], ignore_index=True)
+    scored = twice.assign(arm="a", iterations=10, patient_id="", score_normal=0.4, score_effusion=0.6)
+    pooled = pool(predictions(scored), twice, {"a": (10,)})
+    assert pooled.missing == () and len(pooled.predictions.frame) == 16
+    found = pool(predictions(scored[scored["fold"] != 6]), twice, {"a": (10,)}, partial=True)
+    assert found.missing == (Missing("a", 10, 2, (6,)),)
+    with pytest.raises(PredictionsError, match=r"i2.*trained on them"):
+        pool(predictions(scored.assign(fold=scored["fold"].where(scored.index != 10, 7))), twice, {"a": (10,)})

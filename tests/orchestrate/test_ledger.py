@@ -40,9 +40,9 @@ def begin(run: RunDir) -> None:
         {"folds": {"k": 3}},  # the saved folds stay as they are: only the experiment tells
         {"folds": {"seed": 1}},
         {"folds": {"file": "elsewhere.parquet"}},
+        {"folds": {"kind": "holdout"}},
         {"train": {"rate": 0.5}},
         {"augment": {"crop": 0.2}},
-        {"arm": [{"name": "b"}]},
         {"resources": {"cpus_per_fold": 2}},  # threads change the last bits
     ],
 )
@@ -69,6 +69,39 @@ def test_what_decides_nothing_is_not(tmp_path: Path, change: dict[str, object]) 
     run = RunDir(tmp_path / "x")
     begin(run)
     assert ledger.check_unchanged(run, identity(experiment(**change)))
+
+
+def with_arms(*names: str, **changes: object) -> ledger.Identity:
+    given = experiment(arm=[{"name": name} for name in names], **changes)
+    return ledger.Identity.of(given, PREPARED, FOLDS, dict.fromkeys(names, Weights("i", "w.pth", "1" * 64, b"")))
+
+
+def test_arm_may_be_added_and_leaves_the_others_hash_alone(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "x")
+    begin(run)
+    more = with_arms("b", "a")
+    saved = ledger.check_unchanged(run, more)
+    assert saved is not None
+    machine = ledger.Machine("cpu", {"a": "fp32", "b": "bf16"})
+    assert more.arm_hashes(machine)["a"] == saved["arm_hashes"]["a"] != more.arm_hashes(machine)["b"]
+    assert more.run_hash(machine) != saved["run_hash"]
+    assert with_arms("a", "b").run_hash(machine) == more.run_hash(machine)  # their order is no matter
+    changed = ledger.Machine("cpu", {"a": "bf16", "b": "bf16"})
+    assert more.arm_hashes(changed)["a"] != saved["arm_hashes"]["a"]
+    with pytest.raises(ChangedError, match=r"arms\.a\.train\.rate"):
+        ledger.check_unchanged(run, with_arms("a", "b", train={"rate": 0.5}))
+    with pytest.raises(ChangedError, match="seed: 0 → 1"):
+        ledger.check_unchanged(run, with_arms("a", "b", seed=1))
+
+
+def test_arm_may_go_only_before_a_fold_of_it_is_finished(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "x")
+    begin(run)
+    assert ledger.check_unchanged(run, with_arms("b"))
+    run.path("a", "fold0", "budget5").mkdir(parents=True)
+    run.path("a", "fold0", "budget5", "result.json").write_text("{}")
+    with pytest.raises(ChangedError, match=r"arms\.a: .* → 'absent'(.|\n)*belongs in the report"):
+        ledger.check_unchanged(run, with_arms("b"))
 
 
 def test_other_weights_under_the_same_name_are_refused(tmp_path: Path) -> None:

@@ -129,6 +129,7 @@ def resolved(fake: Fake, experiment: Experiment) -> dict[str, object]:
         "experiment": experiment.model_dump(mode="json"),
         "recipes": recipes,
         "run_hash": "c0ffee" + "0" * 58,
+        "arm_hashes": dict.fromkeys(fake.names, "c0ffee" + "0" * 58),
         "dataset": {
             "dataset_hash": "da7a" + "0" * 60,
             "images": fake.images,
