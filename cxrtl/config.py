@@ -35,6 +35,8 @@ class Train(Table):
     backbone: str = Field("resnet50", description="any classification model of torchvision, by name")
     init: str = Field("imagenet", description="`imagenet`, `scratch`, or `file:PATH` (.safetensors, .pth)")
     init_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$", description="what the weights file must hash to")
+    freeze: Literal["none", "backbone"] = Field("none", description="`backbone`: train the model's classifier alone")
+    freeze_until: str = Field("", description="freeze up to the end of this module, such as `layer3` or `features.8`")
     budgets: tuple[Annotated[int, Field(ge=1, le=10_000_000)], ...] = Field(
         (250, 500, 1000), min_length=1, description="training lengths to report, iterations"
     )
@@ -63,6 +65,12 @@ class Train(Table):
         if init not in ("imagenet", "scratch") and not (init.startswith("file:") and len(init) > 5):
             raise ValueError(f"{init!r} is none of: imagenet, scratch, file:PATH")
         return init
+
+    @model_validator(mode="after")
+    def _one_way_to_freeze(self) -> Train:
+        if self.freeze != "none" and self.freeze_until:
+            raise ValueError(f"freeze = {self.freeze!r} and freeze_until = {self.freeze_until!r}: give one of them")
+        return self
 
 
 class Augment(Table):

@@ -13,9 +13,9 @@ from cxrtl.errors import ConfigError
 from cxrtl.learn.vision import models
 
 # GoogLeNet's and Inception's side outputs are left out: they serve training from scratch on a million images.
+# Their ImageNet weights were trained on inputs from -1 to 1, which these models make themselves of our normalised ones.
 _EXTRA: dict[str, dict[str, Any]] = {
-    "googlenet": {"aux_logits": False, "init_weights": True},
-    "inception_v3": {"aux_logits": False, "init_weights": True},
+    name: {"aux_logits": False, "init_weights": True, "transform_input": True} for name in ("googlenet", "inception_v3")
 }
 
 
@@ -39,6 +39,8 @@ def build(name: str, classes: int, *, device: str = "cpu") -> nn.Module:
     Draws from torch's global generator: seed it first.
     """
     check_name(name)
+    if name.startswith("regnet"):
+        device = "cpu"  # computes its widths with tensors, which a device without data cannot
     with torch.device(device):
         model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **_EXTRA.get(name, {}))
     return model

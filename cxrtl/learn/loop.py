@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cxrtl.learn.augment import Normalise
+from cxrtl.learn.freeze import train_mode
 from cxrtl.learn.setting import Images as Images
 from cxrtl.learn.setting import Setting as Setting
 from cxrtl.learn.state import State
@@ -98,5 +99,5 @@ def predict(setting: Setting, images: Images, model: nn.Module) -> Tensor:
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         for pixels in torch.split(images.pixels, EVALUATION_BATCH[setting.device.type]):
             parts.append(model(normalise(pixels.float())).double().softmax(1))
-    model.train()
+    train_mode(model)
     return torch.cat(parts).cpu()

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from cxrtl.errors import TrialError
 from cxrtl.learn.augment import Normalise, Pass, draw_pass, resample, torch_seed
+from cxrtl.learn.freeze import train_mode
 from cxrtl.learn.precision import autocast
 from cxrtl.learn.setting import Images, Setting
 from cxrtl.learn.transfer import class_weights, rate_share, set_rate
@@ -74,7 +75,7 @@ class Step:
         self.replay = Replay(self._update, device)
         self.steps = 0  # since the last mark
         self.marks: list[tuple[int, int, float, Tensor]] = []  # iteration, steps, rate, sums
-        model.train()
+        train_mode(model)
 
     def __call__(self, iteration: int, indices: Tensor, scale: Tensor, offset: Tensor) -> None:
         setting = self.setting

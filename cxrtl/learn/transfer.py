@@ -9,30 +9,33 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from cxrtl.config import Train
-from cxrtl.learn import backbones, weights
+from cxrtl.learn import backbones, freeze, weights
 from cxrtl.learn.augment import torch_seed
 
 
 def make_model(
     train: Train, start: weights.Weights | None, classes: int, seed: int, fold: int, device: torch.device
 ) -> nn.Module:
-    """The backbone with a new last layer drawn from (seed, fold), and its starting weights, if any, loaded."""
+    """The backbone with a new last layer drawn from (seed, fold), its starting weights, if any, loaded, and the layers
+    that `train` freezes frozen."""
     torch.manual_seed(torch_seed(seed, fold, None))
     model = backbones.build(train.backbone, classes)
     if start is not None:
         weights.load(model, start, train.backbone, classes)
+    freeze.apply(train, model, classes)
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def make_optimizer(train: Train, model: nn.Module, classes: int) -> Optimizer:
-    """Two groups: the pretrained layers at `rate`, the new layer at `rate × head_rate_factor`.
+    """Two groups: the pretrained layers at `rate`, the new layer at `rate × head_rate_factor`; frozen ones in neither.
 
     Each group keeps its full rate in `base`; a schedule scales from there. MATLAB's learn-rate factor multiplies the
     rate of weights and biases alike, as here; its L2 term is added to the gradient, as SGD does with `weight_decay`.
     """
     head_keys = backbones.head_keys(train.backbone, classes)
-    body = [value for key, value in model.named_parameters() if key not in head_keys]
-    head = [value for key, value in model.named_parameters() if key in head_keys]
+    trained = [(key, value) for key, value in model.named_parameters() if value.requires_grad]
+    body = [value for key, value in trained if key not in head_keys]
+    head = [value for key, value in trained if key in head_keys]
     device = head[0].device
     on_gpu = device.type == "cuda"
     rates = train.rate, train.rate * train.head_rate_factor

@@ -15,7 +15,7 @@ from cxrtl.data import audit, feed, folds, manifest
 from cxrtl.data.ids import load_key
 from cxrtl.data.prepared import open_prepared, read_index
 from cxrtl.errors import ChangedError, PreparedError
-from cxrtl.learn import backbones, weights
+from cxrtl.learn import backbones, freeze, weights
 from cxrtl.learn.precision import Precision
 from cxrtl.orchestrate import cluster, environment, ledger, plan, sweep
 from cxrtl.orchestrate.fold import Job
@@ -154,6 +154,7 @@ def run(experiment: Experiment, options: Options, watcher: Watcher) -> Outcome:
     folder = RunDir(options.home / "runs" / experiment.name)
     for recipe in experiment.recipes:
         backbones.check_name(recipe.train.backbone)
+        freeze.check(recipe.train)
     starts = _find_weights(experiment, options.download)
     with folder.lock(), ExitStack() as stack:
         session = Session(options, stack)
