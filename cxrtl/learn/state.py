@@ -31,18 +31,34 @@ class State:
     files: dict[str, str] = field(default_factory=dict)
 
 
-def tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Every number that training has changed, under flat names."""
-    flat = {f"model.{key}": value for key, value in model.state_dict().items()}
-    for index, slots in optimizer.state_dict()["state"].items():
-        flat |= {f"optimizer.{index}.{name}": value for name, value in slots.items() if isinstance(value, Tensor)}
-    return {key: value.detach().cpu().contiguous() for key, value in flat.items()}
+class Snapshot:
+    """The numbers that training changes as they were at one moment, copied on their device, where training goes on."""
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer | None = None) -> None:
+        flat = {f"model.{key}": value for key, value in model.state_dict().items()}
+        slots = optimizer.state_dict()["state"] if optimizer else {}
+        for index, values in slots.items():
+            flat |= {f"optimizer.{index}.{name}": value for name, value in values.items() if isinstance(value, Tensor)}
+        self.flat = {key: value.detach().clone() for key, value in flat.items()}
+        on_gpu = any(value.is_cuda for value in self.flat.values())
+        self.taken = torch.cuda.current_stream().record_event() if on_gpu else None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of them on the CPU, under flat names."""
+        if self.taken:
+            self.taken.synchronize()
+        return {key: value.cpu().contiguous() for key, value in self.flat.items()}
+
+    def weights(self) -> bytes:
+        """The model's parameters and buffers as a safetensors file."""
+        flat = {key[6:]: value for key, value in self.tensors().items() if key.startswith("model.")}
+        return safetensors.torch.save(flat)
 
 
-def save(folder: Path, state: State, model: nn.Module, optimizer: Optimizer, run_hash: str) -> None:
+def save(folder: Path, state: State, taken: Snapshot, run_hash: str) -> None:
     """Write the state so that a crash at any point leaves this one or the one before, whole."""
     name = f"state-{state.iteration}.safetensors"
-    digest = rundir.write_bytes(folder / name, safetensors.torch.save(tensors(model, optimizer)))
+    digest = rundir.write_bytes(folder / name, safetensors.torch.save(taken.tensors()))
     record = {"run_hash": run_hash, "tensors": name, "sha256": digest, **asdict(state)}
     rundir.write_json(folder / "state.json", record)
     for old in folder.glob("state-*.safetensors"):
@@ -90,9 +106,3 @@ def clear(folder: Path) -> None:
     """Remove the state of a finished trial."""
     for path in (folder / "state.json", *folder.glob("state-*.safetensors")):
         path.unlink(missing_ok=True)
-
-
-def model_bytes(model: nn.Module) -> bytes:
-    """The model's parameters and buffers as a safetensors file."""
-    flat = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    return safetensors.torch.save(flat)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import time
 import traceback
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from cxrtl.learn import loop, memory, state, transfer
 from cxrtl.learn.precision import Precision
 from cxrtl.learn.weights import Weights
 from cxrtl.orchestrate.board import Board
+from cxrtl.orchestrate.writer import Writer
 from cxrtl.predictions import Predictions
 from cxrtl.records import FoldResult, IntArray, Milestone, Trial
 
@@ -113,6 +116,7 @@ class FoldRun:
         self.state = state.load(self.folder, self.run_hash, self.model, self.optimizer)
         self.state.tries += 1
         self.wall_before, self.beat = self.state.wall_seconds, 0.0
+        self.writer = Writer()
         self.board = Board(job.run, trial, recipe, resume_at=self.state.iteration)
 
     def _images(self, part: feed.Part) -> loop.Images:
@@ -122,7 +126,8 @@ class FoldRun:
     def run(self) -> None:
         self.state.setup_seconds += time.time() - self.started
         hooks = loop.Hooks(self.milestone, self.save, self.progress)
-        loop.fit(self.setting, self.train_images, self.model, self.optimizer, self.state, hooks)
+        with self.writer:
+            loop.fit(self.setting, self.train_images, self.model, self.optimizer, self.state, hooks)
         self.finish()
         self.board.close()
 
@@ -135,15 +140,27 @@ class FoldRun:
         seconds = time.time() - started
         hits = float((scores.argmax(1) == targets).double().mean())
         reached = Milestone(at.iteration, at.train_seconds, seconds, float(-chosen.log().mean()), hits)
-        names = (f"predictions-{at.iteration}.parquet", f"weights-{at.iteration}.safetensors")
-        rundir.write_predictions(self.folder / names[0], self._predictions(at.iteration, scores))
-        at.files[names[0]] = rundir.sha256_file(self.folder / names[0])
-        at.files[names[1]] = rundir.write_bytes(self.folder / names[1], state.model_bytes(self.model))
         at.milestones.append(reached)
+        more = at.iteration < self.trial.budgets[-1]  # after the last, the result follows at once
+        taken = state.Snapshot(self.model, self.optimizer if more else None)
+        self.writer.wait()  # the state vouches for the files of the one before
+        self.writer(partial(self._keep, self._as_now(at), self._predictions(at.iteration, scores), taken, more))
         self.board.milestone(reached)
-        if at.iteration < self.trial.budgets[-1]:  # after the last, the result follows at once
-            self.save(at)
         self._tell(at)
+
+    def _keep(self, at: state.State, predictions: Predictions, taken: state.Snapshot, more: bool) -> None:
+        """In the writer's thread: `at` is a copy, what the files hash to goes to the trial's own state."""
+        names = (f"predictions-{at.iteration}.parquet", f"weights-{at.iteration}.safetensors")
+        rundir.write_predictions(self.folder / names[0], predictions)
+        at.files[names[0]] = rundir.sha256_file(self.folder / names[0])
+        at.files[names[1]] = rundir.write_bytes(self.folder / names[1], taken.weights())
+        self.state.files |= at.files
+        if more:
+            state.save(self.folder, at, taken, self.run_hash)
+
+    def _as_now(self, at: state.State) -> state.State:
+        at.wall_seconds = self.wall_before + time.time() - self.started
+        return copy.deepcopy(at)
 
     def _predictions(self, iterations: int, scores: torch.Tensor) -> Predictions:
         frame = self.test.index[["image_id", "patient_id", "label"]].copy()
@@ -157,8 +174,9 @@ class FoldRun:
         return Predictions(pd.DataFrame(frame), self.job.classes)
 
     def save(self, at: state.State) -> None:
-        at.wall_seconds = self.wall_before + time.time() - self.started
-        state.save(self.folder, at, self.model, self.optimizer, self.run_hash)
+        taken = state.Snapshot(self.model, self.optimizer)
+        self.writer.wait()
+        self.writer(partial(state.save, self.folder, self._as_now(at), taken, self.run_hash))
 
     def progress(self, at: state.State) -> None:
         """A new line of the curve: shown at once on TensorBoard, and once a second to whoever watches the folder."""

@@ -129,7 +129,7 @@ def probe_arm(recipe: Recipe, start: Weights | None, image_size: int, threads: i
     loop.fit(setting, images, model, optimizer, at, hooks)
     step_seconds = (marks[-1] - marks[0]) / (len(marks) - 1)
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    return Probe(device.type, gpu, precision, step_seconds, len(state.model_bytes(model)))
+    return Probe(device.type, gpu, precision, step_seconds, len(state.Snapshot(model).weights()))
 
 
 def make(

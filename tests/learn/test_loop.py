@@ -40,7 +40,7 @@ class Run:
 
     def save(self, at: state.State) -> None:
         if self.folder:
-            state.save(self.folder, at, self.model, self.optimizer, "hash")
+            state.save(self.folder, at, state.Snapshot(self.model, self.optimizer), "hash")
         if at.iteration == self.stop_at:
             raise KeyboardInterrupt
 
@@ -90,9 +90,9 @@ def test_folds_and_seeds_differ() -> None:
 
 def test_predicting_draws_no_random_numbers_and_keeps_batchnorm() -> None:
     run = Run(recipe(1, backbone="resnet18"))
-    before, generator = state.model_bytes(run.model), torch.get_rng_state()
+    before, generator = state.Snapshot(run.model).weights(), torch.get_rng_state()
     loop.predict(run.setting, run.held_out, run.model)
-    assert state.model_bytes(run.model) == before
+    assert state.Snapshot(run.model).weights() == before
     assert torch.equal(torch.get_rng_state(), generator)
     assert run.model.training
 
