@@ -9,6 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
+_SOURCES_OF = {
+    "binary": ("folder", "table", "phantom", "nih", "kermany", "chexpert", "mimic"),
+    "multiclass": ("folder", "table", "kermany"),
+    "multilabel": ("table", "nih", "chexpert", "mimic"),
+}
+
 
 class Table(BaseModel):
     """A TOML table: unknown keys are faults, values cannot be changed after loading."""
@@ -22,10 +28,14 @@ class Cohort(Table):
     finding: str = Field(
         "", description="nih, chexpert, mimic: the finding that makes an image positive, in the set's own words"
     )
+    findings: tuple[str, ...] = Field(
+        (), description="nih, chexpert, mimic: the findings of a multilabel task, instead of `finding`"
+    )
     negative: Literal["no_finding", "absent"] = Field(
         "no_finding",
         description="nih, chexpert, mimic: what makes an image negative: `no_finding`, the set's No Finding is 1; "
-        "`absent`, the finding itself is stated as 0 (nih: is not among the image's findings)",
+        "`absent`, the finding itself is stated as 0 (nih: is not among the image's findings). A multilabel task "
+        "takes each label as it is stated",
     )
     uncertain: Literal["ignore", "positive", "negative"] = Field(
         "ignore",
@@ -46,7 +56,7 @@ class Cohort(Table):
 
     @model_validator(mode="after")
     def _uncertain_matters(self) -> Cohort:
-        if self.uncertain == "negative" and self.negative == "no_finding":
+        if self.uncertain == "negative" and self.negative == "no_finding" and not self.findings:
             raise ValueError(
                 "uncertain = 'negative' reads -1 as 0, which makes no image negative while negative = 'no_finding': "
                 "set negative = 'absent' as well"
@@ -75,6 +85,11 @@ class Decode(Table):
 class Data(Table):
     """Where images and labels come from, and how they become pixels."""
 
+    task: Literal["binary", "multiclass", "multilabel"] = Field(
+        "binary",
+        description="`binary`: one of two classes; `multiclass`: one of several; `multilabel`: each finding present, "
+        "absent or not stated",
+    )
     source: Literal["folder", "table", "phantom", "nih", "kermany", "chexpert", "mimic"] = Field(
         description="`folder`: one sub-folder a class; `table`: CSV or Parquet; `phantom`: synthetic; `nih` "
         "(ChestX-ray14), `kermany` (paediatric pneumonia), `chexpert`, `mimic` (MIMIC-CXR-JPG or MIMIC-CXR): the "
@@ -83,6 +98,9 @@ class Data(Table):
     path: str = Field("", description="the image folder or label table; `$NAME` stands for an environment variable")
     image_column: str = Field("image", description="table: column with the image path, relative to the table")
     label_column: str = Field("label", description="table: column with the class name")
+    label_columns: tuple[str, ...] = Field(
+        (), description="table, multilabel: a column for each finding, with 1, 0 or, where it is not stated, nothing"
+    )
     patient_column: str = Field("patient_id", description="table: column with the patient, if there is one")
     study_column: str = Field("study_id", description="table: column with the study, if there is one")
     keep_columns: tuple[str, ...] = Field(
@@ -91,7 +109,10 @@ class Data(Table):
     patient_pattern: str = Field(
         "", description="folder: regular expression whose first group, in the file name, is the patient"
     )
-    positive: str = Field("", description="the class that sensitivity and AUC speak of; default: last in the alphabet")
+    classes: tuple[str, ...] = Field(
+        (), description="folder, table, kermany: the classes to take, in this order; none: all, by the alphabet"
+    )
+    positive: str = Field("", description="binary: what sensitivity and AUC speak of; default: the last class")
     image_size: int = Field(224, ge=32, le=1024, description="side of the stored square image, pixels")
     subgroups: tuple[str, ...] = Field((), description="further columns of the source to report by: sex, view, site")
     max_skipped: Probability = Field(0.01, description="share of unusable files beyond which preparing stops")
@@ -114,10 +135,33 @@ class Data(Table):
 
     @model_validator(mode="after")
     def _cohort_where_it_means_something(self) -> Data:
-        if self.source in ("nih", "chexpert", "mimic") and not self.cohort.finding:
-            raise ValueError(f"data.cohort.finding is empty: source {self.source!r} needs one, such as 'Effusion'")
+        knob = "findings" if self.task == "multilabel" else "finding"
+        if self.source in ("nih", "chexpert", "mimic") and not getattr(self.cohort, knob):
+            raise ValueError(f"data.cohort.{knob} is empty: source {self.source!r} needs one, such as 'Effusion'")
         if self.source in ("folder", "table", "phantom") and self.cohort != Cohort():
             raise ValueError(f"data.cohort has no meaning for source {self.source!r}: take it out")
+        return self
+
+    @model_validator(mode="after")
+    def _task_has_its_labels(self) -> Data:
+        task, source = self.task, self.source
+        if source not in _SOURCES_OF[task]:
+            raise ValueError(f"data.task = {task!r} needs one of the sources {list(_SOURCES_OF[task])}, not {source!r}")
+        if (task == "multilabel" and source == "table") != bool(self.label_columns):
+            raise ValueError("data.label_columns and data.task = 'multilabel' of a table go together: give both")
+        if task == "multilabel" and (self.cohort.finding or self.cohort.per_class):
+            raise ValueError("data.cohort.finding and per_class speak of one finding: take them out, name `findings`")
+        several = task == "multilabel"
+        without_meaning = {
+            "cohort.findings": self.cohort.findings and not several,
+            "classes": self.classes and (several or source not in ("folder", "table", "kermany")),
+            "positive": self.positive and task != "binary",
+        }
+        for knob in (knob for knob, given in without_meaning.items() if given):
+            raise ValueError(f"data.{knob} has no meaning for task {task!r} of source {source!r}: take it out")
+        for names in (self.classes, self.label_columns, self.cohort.findings):
+            if len(set(names)) < len(names):
+                raise ValueError(f"{list(names)} names one twice")
         return self
 
     @field_validator("patient_pattern")

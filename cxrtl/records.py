@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -43,16 +44,19 @@ class Manifest:
 
     `frame` has the columns `image_id` and `patient_id` (keyed hashes; `patient_id` is "" where unknown), `study_id`
     (likewise), `label` (class name), `path` (in the clear: it stays on the machine that prepares) and any further
-    columns of the source. `classes` is `(negative, positive)`. `flow` counts what the source left out, step by step;
-    the last step leaves `len(frame)`.
+    columns of the source. `classes` is `(negative, positive)` of a binary task, the classes of a multiclass one, the
+    findings of a multilabel one: there `label` is "", and the columns `label_<finding>` hold 1, 0, or NaN where it is
+    not stated. `flow` counts what the source left out, step by step; the last step leaves `len(frame)`.
     """
 
     frame: pd.DataFrame
-    classes: tuple[str, str]
+    classes: tuple[str, ...]
     flow: tuple[FlowStep, ...] = ()
+    task: Task = "binary"
 
     def __post_init__(self) -> None:
-        missing = [name for name in MANIFEST_COLUMNS if name not in self.frame]
+        of_task = label_columns(self.classes) if self.task == "multilabel" else []
+        missing = [name for name in (*MANIFEST_COLUMNS, *of_task) if name not in self.frame]
         if missing:
             raise ManifestError(f"manifest lacks the columns {missing}")
         repeated = self.frame["image_id"][self.frame["image_id"].duplicated()].unique()
@@ -60,9 +64,14 @@ class Manifest:
             raise ManifestError(
                 f"{len(repeated)} image(s) are listed more than once, {list(repeated[:5])}: keep one row each"
             )
-        unknown = sorted(set(self.frame["label"]) - set(self.classes))
+        unknown = sorted(set(self.frame["label"]) - ({""} if of_task else set(self.classes)))
         if unknown:
             raise ManifestError(f"labels {unknown[:5]} are not among the classes {list(self.classes)}")
+
+
+def label_columns(findings: Iterable[str]) -> list[str]:
+    """Where a multilabel task keeps its labels."""
+    return [f"label_{finding}" for finding in findings]
 
 
 @dataclass(frozen=True)
@@ -73,18 +82,20 @@ class Prepared:
     `image_size`² bytes, row-major. `content_hash` is the sha256 of an image's decoded grey pixels at full size.
     `dataset_hash` covers pixels, labels, patient grouping and order, but no identifier: the same images give the
     same hash on every machine. `flow` goes from all images of the source to the `images` here: the manifest's steps,
-    then one for each reason why files could not be used.
+    then one for each reason why files could not be used. `classes` is as in `Manifest`; `target` is the label's place
+    among them, -1 in a multilabel task.
     """
 
     folder: Path
-    classes: tuple[str, str]
+    classes: tuple[str, ...]
     image_size: int
     images: int
     grouped: bool
     dataset_hash: str
     skipped: dict[str, int] = field(default_factory=dict)  # reason code → files
-    counts: dict[str, int] = field(default_factory=dict)  # class → images
+    counts: dict[str, int] = field(default_factory=dict)  # class, or finding stated present → images
     flow: tuple[FlowStep, ...] = ()
+    task: Task = "binary"
 
 
 @dataclass(frozen=True)
@@ -94,7 +105,7 @@ class Folds:
     `fold` is -1 where an image is never held out and only trains. Repeated cross-validation has a further column for
     each repeat, `fold_1`, `fold_2`, …, whose numbers go on where the column before stopped: a number names one fold of
     the run. Further columns: `part`, what `folds.column` says; `study_id`, where studies were kept together for want
-    of patients.
+    of patients; `label_<finding>` in a multilabel task.
     """
 
     frame: pd.DataFrame
@@ -111,6 +122,11 @@ class Folds:
     def division(self) -> IntArray:
         """`[repeats, N]`: each image's fold."""
         return self.frame[division_columns(self.frame)].to_numpy(dtype=np.int64).T
+
+
+def stated_columns(folds: pd.DataFrame) -> list[str]:
+    """Where the folds of a multilabel task keep its labels; none in any other."""
+    return [name for name in map(str, folds) if name.startswith("label_")]
 
 
 def division_columns(folds: pd.DataFrame) -> list[str]:
@@ -148,7 +164,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class Milestone:
-    """What a trial knew when it reached a budget. Times in seconds; `train_seconds` excludes all but training."""
+    """What a trial knew when it reached a budget. Times in seconds; `train_seconds` excludes all but training.
+
+    `held_out_accuracy` is the share of images whose class scores highest; multilabel: the share of stated labels on
+    whose side of 0.5 the score lies. `held_out_loss` is the mean cross-entropy over the same images or labels, nats.
+    """
 
     iterations: int
     train_seconds: float

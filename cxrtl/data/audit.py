@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from cxrtl.errors import FoldsError, LeakageError
-from cxrtl.records import Folds
+from cxrtl.records import Folds, Task, stated_columns
 
 _EXAMPLES = 10  # ids that a check names at most
 _SHOWN = 5  # of them, in an error message
@@ -17,12 +17,13 @@ STUDIES = "no study in two folds"
 IMAGES = "no identical image in two folds"
 
 
-def audit(folds: Folds, positive: str = "") -> dict[str, Any]:
+def audit(folds: Folds, positive: str = "", task: Task = "binary") -> dict[str, Any]:
     """Check `folds` and return the certificate, as JSON-able values; all ids in it are hashed.
 
-    `positive` is the class that `per_fold` counts; default: the last in the alphabet. Where patients are unknown the
-    patient check is absent, and a note says so. Fold -1 is what a holdout leaves to train on; a fold of a given split
-    or site bears its name as `part`. Repeats are checked one by one; `found` is the most of any.
+    `positive` is the class that `per_fold` counts; default: the last in the alphabet; other tasks than the binary one
+    have none. Of a multilabel task, `labels` counts the images in which each finding is stated present. Where patients
+    are unknown the patient check is absent, and a note says so. Fold -1 is what a holdout leaves to train on; a fold of
+    a given split or site bears its name as `part`. Repeats are checked one by one; `found` is the most of any.
 
         {"passed", "grouped", "folds_hash", "dataset_hash", "images", "patients",
          "checks":   [{"name", "passed", "found", "examples"}],
@@ -30,9 +31,9 @@ def audit(folds: Folds, positive: str = "") -> dict[str, Any]:
          "notes":    [text]}
     """
     frame = folds.frame
-    positive = positive or max(frame["label"], default="")
+    positive = (positive or max(frame["label"], default="")) if task == "binary" else ""
     checks = _merged(
-        [_checks(each, folds, first) for each, first in zip(divisions(folds), _firsts(folds), strict=True)]
+        [_checks(each, folds, first, task) for each, first in zip(divisions(folds), _firsts(folds), strict=True)]
     )
     return {
         "passed": all(check["passed"] for check in checks),
@@ -95,12 +96,12 @@ def _firsts(folds: Folds) -> list[int]:
     return [-1 if folds.k == 1 else 0, *(int(row.max()) + 1 for row in folds.division[:-1])]
 
 
-def _checks(frame: pd.DataFrame, folds: Folds, first: int) -> list[dict[str, Any]]:
+def _checks(frame: pd.DataFrame, folds: Folds, first: int, task: Task) -> list[dict[str, Any]]:
     """Of one division."""
     checks = [_check(PATIENTS, _in_several_folds(frame, "patient_id"))] if folds.grouped else []
     if "study_id" in frame:
         checks.append(_check(STUDIES, _in_several_folds(frame, "study_id")))
-    return [*checks, _shared_images(frame), _once_each(frame, first), *_complete(frame, first)]
+    return [*checks, _shared_images(frame), _once_each(frame, first), *_complete(frame, first, task)]
 
 
 def _merged(repeats: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -122,21 +123,30 @@ def _once_each(frame: pd.DataFrame, first: int) -> dict[str, Any]:
     return _check("every image in exactly one fold", frame["image_id"][wrong].drop_duplicates())
 
 
-def _complete(frame: pd.DataFrame, first: int) -> list[dict[str, Any]]:
+def _complete(frame: pd.DataFrame, first: int, task: Task) -> list[dict[str, Any]]:
     wanted = range(first, int(frame["fold"].max()) + 1)
     empty = sorted(set(wanted) - set(frame["fold"]))
+    if task == "multilabel":
+        tested = [fold for fold in wanted if fold >= 0]
+        lacking = [fold for fold in tested if not _both_sides(frame[frame["fold"] != fold])]
+        return [_check("no fold is empty", empty), _check("each finding present and absent in training", lacking)]
     labels = frame["label"].unique()
     lacking = [fold for fold in wanted if frame["label"][frame["fold"] == fold].nunique() < max(len(labels), 2)]
     return [_check("no fold is empty", empty), _check("each class in each fold", lacking)]
 
 
+def _both_sides(frame: pd.DataFrame) -> bool:
+    return all({0, 1} <= set(frame[name].dropna()) for name in stated_columns(frame))
+
+
 def _count(fold: int, frame: pd.DataFrame, folds: Folds, positive: str) -> dict[str, Any]:
     labels = {str(name): int(count) for name, count in frame["label"].value_counts().sort_index().items()}
+    labels = {name[6:]: int((frame[name] == 1).sum()) for name in stated_columns(frame)} or labels
     return {
         "fold": fold,
         "images": len(frame),
         "patients": int(frame["patient_id"].nunique()) if folds.grouped else 0,
-        "positives": labels.get(positive, 0),
+        **({"positives": labels.get(positive, 0)} if positive else {}),
         "labels": labels,
         **({"part": ", ".join(sorted(frame["part"].unique()))} if "part" in frame else {}),
     }

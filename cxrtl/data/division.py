@@ -20,17 +20,17 @@ _CURE = {
 }
 
 
-def divide(index: pd.DataFrame, groups: IntArray, cfg: FoldsConfig, unit: str) -> IntArray:
+def divide(index: pd.DataFrame, strata: pd.Categorical, groups: IntArray, cfg: FoldsConfig, unit: str) -> IntArray:
     """`[repeats, N]`: the fold that holds each image of `index` out, -1 for none; numbered on from repeat to repeat.
 
     Images of one group (`[N]`, numbered from 0; a `unit` such as "patients") stay together, but for a given split or
-    site, which may tear one apart: the audit finds it.
+    site, which may tear one apart: the audit finds it. `strata` (see `data.strata`) are divided alike.
 
     Raises:
         FoldsError: too few groups of a class, a fold or the images that train would lack a class, or no such column.
     """
-    targets = index["target"].to_numpy(dtype=np.int64)
-    names = index.groupby("target")["label"].first()
+    targets = np.asarray(strata.codes, dtype=np.int64)
+    names = pd.Series(strata.categories)
     if cfg.kind in ("cv", "repeated"):
         _require_enough(targets, groups, names, cfg.k, f"folds.k = {cfg.k}: lower k or add {unit}", unit)
         repeats = cfg.repeats if cfg.kind == "repeated" else 1

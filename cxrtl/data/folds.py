@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,8 +16,9 @@ import pyarrow.parquet as pq
 from cxrtl import rundir
 from cxrtl.config import Folds as FoldsConfig
 from cxrtl.data import division
+from cxrtl.data.strata import strata
 from cxrtl.errors import FoldsError, StaleFoldsError
-from cxrtl.records import FOLD_COLUMNS, Folds, Prepared, count_folds, division_columns
+from cxrtl.records import FOLD_COLUMNS, Folds, Prepared, count_folds, division_columns, label_columns, stated_columns
 
 VERSION = 1
 _NAMED = 5  # ids that a message names at most
@@ -41,9 +44,11 @@ def make_folds(index: pd.DataFrame, prepared: Prepared, cfg: FoldsConfig) -> Fol
         unit, column = ("studies", "study_id") if by_study else ("patients", "patient_id")
         groups = np.asarray(index[column].factorize()[0], dtype=np.int64)
     else:
-        unit, groups = "images", np.arange(len(index))
-    numbers = division.divide(index, groups, cfg, unit)
-    frame = index[["image_id", "patient_id", "label", "content_hash"]].assign(fold=numbers[0]).reset_index(drop=True)
+        unit, groups = "images", np.asarray(index["content_hash"].factorize()[0], dtype=np.int64)  # copies together
+    numbers = division.divide(index, strata(index, prepared), groups, cfg, unit)
+    of_task = label_columns(prepared.classes) if prepared.task == "multilabel" else []
+    columns = ["image_id", "patient_id", "label", "content_hash", *of_task]
+    frame = index[columns].assign(fold=numbers[0]).reset_index(drop=True)
     for repeat, fold in enumerate(numbers[1:], start=1):
         frame[f"fold_{repeat}"] = fold
     if cfg.column:
@@ -57,6 +62,7 @@ def folds_hash(frame: pd.DataFrame) -> str:
     """Hash over (content hash, label, folds, patient's number) in order; the same on every machine."""
     groups = frame["patient_id"].factorize()[0].tolist()
     columns = [frame[name].tolist() for name in ("content_hash", "label", *division_columns(frame))]
+    columns += [[str(value) for value in frame[name]] for name in stated_columns(frame)]  # as text: NaN is no JSON
     return rundir.content_hash(list(zip(*columns, groups, strict=True)))
 
 
@@ -135,12 +141,18 @@ def _changes(mine: pd.DataFrame, now: pd.DataFrame) -> list[str]:
     shared = mine.index.intersection(now.index, sort=False)
     before, after = mine.loc[shared], now.loc[shared]
     names = {"label": "changed label(s)", "patient_id": "changed patient(s)", "content_hash": "changed picture(s)"}
+    names |= {name: f"changed label(s) of {name[6:]!r}" for name in stated_columns(mine)}
     faults = [
-        _listed(name, shared[before[column].to_numpy() != after[column].to_numpy()]) for column, name in names.items()
+        _listed(name, shared[~_alike(before[column], after[column])] if column in after else shared)
+        for column, name in names.items()
     ]
     if len(shared) == len(mine) == len(now) and list(mine.index) != list(now.index):
         faults.append("the same images in another order")
     return faults
+
+
+def _alike(before: pd.Series[Any], after: pd.Series[Any]) -> npt.NDArray[np.bool_]:
+    return ((before == after) | (before.isna() & after.isna())).to_numpy()
 
 
 def _listed(what: str, ids: Sequence[str] | pd.Index[str]) -> str:

@@ -33,7 +33,7 @@ def build(data: Data) -> Manifest:
         studies=[""] * len(pairs),
         extras={},
     )
-    return to_manifest(rows, KEY, data.positive or "effusion")
+    return to_manifest(rows, KEY, data.model_copy(update={"positive": data.positive or "effusion"}))
 
 
 def _indices(data: Data, patient: int) -> range:

@@ -35,7 +35,7 @@ from cxrtl.data.images import REASONS, How
 from cxrtl.data.prepared import DATASET, open_prepared, read_index, shard_paths, write_description
 from cxrtl.data.shards import Layout, Shard, extra_types, make_shard, shard_name, slices
 from cxrtl.errors import ManifestError, PreparedError, SkippedError
-from cxrtl.records import FlowStep, Manifest, Prepared
+from cxrtl.records import FlowStep, Manifest, Prepared, label_columns
 
 __all__ = ["open_prepared", "prepare", "read_index", "shard_paths"]
 
@@ -172,11 +172,9 @@ def _write_skipped(shards: list[Shard], out: Path) -> None:
 
 def _describe(manifest: Manifest, how: How, out: Path, shards: list[Shard]) -> Prepared:
     hashes = [digest for shard in shards for digest in shard.hashes]
-    frame = manifest.frame[["patient_id", "label"]].assign(content_hash=pd.array(hashes, dtype="string"))
-    frame = frame.dropna(subset="content_hash")
+    frame = manifest.frame.assign(content_hash=pd.array(hashes, dtype="string")).dropna(subset="content_hash")
     groups = frame["patient_id"].factorize()[0]  # numbered by first appearance: no identifier enters the hash
-    rows = list(zip(frame["content_hash"], frame["label"], groups.tolist(), strict=True))
-    counts = frame["label"].value_counts()
+    rows = list(zip(frame["content_hash"], _labels(manifest, frame), groups.tolist(), strict=True))
     skipped = dict(sorted(Counter(reason for shard in shards for _, reason in shard.skipped).items()))
     shape = how.size if how.aspect == "stretch" else [how.size, how.aspect]
     return Prepared(
@@ -187,9 +185,24 @@ def _describe(manifest: Manifest, how: How, out: Path, shards: list[Shard]) -> P
         grouped=bool((manifest.frame["patient_id"] != "").all()),
         dataset_hash=rundir.content_hash([shape, manifest.classes, rows]),
         skipped=skipped,
-        counts={name: int(counts.get(name, 0)) for name in manifest.classes},
+        counts=_counts(manifest, frame),
         flow=_flow(manifest, skipped),
+        task=manifest.task,
     )
+
+
+def _labels(manifest: Manifest, frame: pd.DataFrame) -> list[Any]:
+    """What the dataset's hash holds of each image's label: its class, or its label of each finding."""
+    if manifest.task != "multilabel":
+        return frame["label"].tolist()
+    stated = frame[label_columns(manifest.classes)]
+    return stated.astype(object).where(stated.notna(), None).to_numpy().tolist()
+
+
+def _counts(manifest: Manifest, frame: pd.DataFrame) -> dict[str, int]:
+    if manifest.task == "multilabel":
+        return {name: int((frame[f"label_{name}"] == 1).sum()) for name in manifest.classes}
+    return {name: int((frame["label"] == name).sum()) for name in manifest.classes}
 
 
 def _flow(manifest: Manifest, skipped: dict[str, int]) -> tuple[FlowStep, ...]:

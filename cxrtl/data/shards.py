@@ -25,7 +25,7 @@ from cxrtl.data.images.guard import decode_all
 from cxrtl.errors import DamagedError
 from cxrtl.records import MANIFEST_COLUMNS, Manifest
 
-VERSION = 2  # of the prepared set: layout, decoding and hashes
+VERSION = 3  # of the prepared set: layout, decoding and hashes
 SLICE = 256  # images a shard
 
 _INDEX_TYPES = {
@@ -45,7 +45,7 @@ class Layout:
 
     folder: str
     how: How
-    classes: tuple[str, str]
+    classes: tuple[str, ...]
     extras: dict[str, str]
 
     @property
@@ -169,7 +169,7 @@ def _decode(piece: dict[str, Any], layout: Layout) -> tuple[pa.Table, list[str |
     kept = np.flatnonzero([digest is not None for digest in hashes]).tolist()
     values = {name: [column[k] for k in kept] for name, column in columns.items()}
     values["row"] = [piece["first"] + k for k in kept]
-    values["target"] = [layout.classes.index(label) for label in values["label"]]
+    values["target"] = [layout.classes.index(label) if label else -1 for label in values["label"]]
     values["content_hash"] = [hashes[k] for k in kept]
     values["pixels"] = pixels
     schema = layout.schema

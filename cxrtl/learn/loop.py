@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from cxrtl.learn import objective
 from cxrtl.learn.augment import Normalise
 from cxrtl.learn.freeze import train_mode
 from cxrtl.learn.setting import Images as Images
@@ -88,7 +89,7 @@ class Clock:
 
 
 def predict(setting: Setting, images: Images, model: nn.Module) -> Tensor:
-    """Class probabilities `[N, classes]`, float64 on the CPU, without augmentation; leaves the model in training mode.
+    """Probabilities `[N, classes]`, float64 on the CPU, without augmentation; leaves the model in training mode.
 
     Always in fp32 (not a GPU's TF32): bf16 keeps 8 bits of a logit, and images would tie that are not alike. Uses no
     random numbers, so that evaluating changes nothing in the training that follows.
@@ -98,6 +99,6 @@ def predict(setting: Setting, images: Images, model: nn.Module) -> Tensor:
     parts = []
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         for pixels in torch.split(images.pixels, EVALUATION_BATCH[setting.device.type]):
-            parts.append(model(normalise(pixels.float())).double().softmax(1))
+            parts.append(objective.scores(setting.task, model(normalise(pixels.float()))))
     train_mode(model)
     return torch.cat(parts).cpu()

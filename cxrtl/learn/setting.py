@@ -9,11 +9,12 @@ from torch import Tensor
 
 from cxrtl.config import Augment, Train
 from cxrtl.learn.precision import Precision
+from cxrtl.records import Task
 
 
 @dataclass(frozen=True)
 class Images:
-    """Images on the training device: uint8 `[N, 1, H, W]` and class indices `[N]`."""
+    """Images on the training device: uint8 `[N, 1, H, W]`, and targets `[N, …]` as `objective` says of the task."""
 
     pixels: Tensor
     targets: Tensor
@@ -33,3 +34,4 @@ class Setting:
     classes: int
     precision: Precision
     device: torch.device
+    task: Task = "binary"

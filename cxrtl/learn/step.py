@@ -13,15 +13,15 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim import Optimizer
 
 from cxrtl.errors import TrialError
+from cxrtl.learn import objective
 from cxrtl.learn.augment import Normalise, Pass, draw_pass, resample, torch_seed
 from cxrtl.learn.freeze import train_mode
 from cxrtl.learn.precision import autocast
 from cxrtl.learn.setting import Images, Setting
-from cxrtl.learn.transfer import class_weights, rate_share, set_rate
+from cxrtl.learn.transfer import rate_share, set_rate
 
 EAGER_STEPS = 3  # before capture: libraries settle, optimizer and gradients get their memory
 LAUNCH = threading.RLock()  # torch has one generator a device: seeding it and launching what draws from it go together
@@ -68,7 +68,7 @@ class Step:
         self.setting, self.images, self.model, self.optimizer = setting, images, model, optimizer
         size, device = setting.train.batch_size, setting.device
         self.normalise = Normalise(device)
-        self.weight = class_weights(setting.train, images.targets, setting.classes)
+        self.objective = objective.make(setting.task, setting.train, images.targets, setting.classes)
         self.indices = torch.zeros(size, dtype=torch.int64, device=device)
         self.scale, self.offset = torch.ones((size, 2), device=device), torch.zeros((size, 2), device=device)
         self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # of loss and of the share right
@@ -93,11 +93,11 @@ class Step:
         inputs = self.normalise(resample(self.images.pixels[self.indices].float(), self.scale, self.offset))
         with autocast(setting.precision, setting.device):
             logits = self.model(inputs)
-        loss = functional.cross_entropy(logits.float(), targets, self.weight)
+        loss = self.objective.loss(logits.float(), targets)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        hits = (logits.detach().argmax(1) == targets).double().mean()
+        hits = self.objective.hits(logits.detach(), targets)
         self.sums += torch.stack((loss.detach().double(), hits))
 
     def mark(self, iteration: int) -> None:

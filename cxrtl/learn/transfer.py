@@ -65,11 +65,3 @@ def rate_share(train: Train, iteration: int) -> float:
     if train.schedule == "constant":
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * iteration / train.budgets[-1]))
-
-
-def class_weights(train: Train, targets: torch.Tensor, classes: int) -> torch.Tensor | None:
-    """Inverse class frequencies of the training images, with mean 1 over images; None unless asked for."""
-    if not train.class_weights:
-        return None
-    counts = torch.bincount(targets, minlength=classes).float()
-    return len(targets) / (classes * counts)

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import ray.data
 import ray.train
 import ray.train.torch
@@ -25,13 +24,13 @@ from cxrtl import rundir
 from cxrtl.config import Recipe
 from cxrtl.data import feed
 from cxrtl.errors import CxrtlError
-from cxrtl.learn import loop, memory, state, transfer
+from cxrtl.learn import loop, memory, objective, state, transfer
 from cxrtl.learn.precision import Precision
 from cxrtl.learn.weights import Weights
 from cxrtl.orchestrate.board import Board
 from cxrtl.orchestrate.writer import Writer
 from cxrtl.predictions import Predictions
-from cxrtl.records import FoldResult, IntArray, Milestone, Trial
+from cxrtl.records import FoldResult, IntArray, Milestone, Prepared, Trial
 
 HEARTBEAT = 1.0  # seconds between progress files
 
@@ -48,8 +47,7 @@ class Job:
     precision: dict[str, Precision]  # by arm
     seed: int
     division: IntArray  # `[repeats, N]`, each image's fold
-    classes: tuple[str, str]
-    image_size: int
+    prepared: Prepared
     threads: int
     gpus: float
 
@@ -92,7 +90,7 @@ def fold_loop(config: dict[str, Any]) -> None:
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     trial: Trial = config["trial"]
     tested = (job.division == trial.fold).any(axis=0)
-    train, test = feed.collect(ray.train.get_dataset_shard("images"), job.image_size, [~tested, tested])
+    train, test = feed.collect(ray.train.get_dataset_shard("images"), job.prepared, [~tested, tested])
     FoldRun(job, trial, train, test, ray.train.torch.get_device(), started).run()
 
 
@@ -105,8 +103,8 @@ class FoldRun:
         self.job, self.trial, self.test, self.device, self.started = job, trial, test, device, started
         recipe = job.recipes[trial.arm]
         budgets = recipe.train.model_copy(update={"budgets": trial.budgets})
-        precision, classes = job.precision[trial.arm], len(job.classes)
-        self.setting = loop.Setting(budgets, recipe.augment, job.seed, trial.fold, classes, precision, device)
+        precision, classes, task = job.precision[trial.arm], len(job.prepared.classes), job.prepared.task
+        self.setting = loop.Setting(budgets, recipe.augment, job.seed, trial.fold, classes, precision, device, task)
         self.folder = job.run.trial(trial)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.train_images, self.test_images = self._images(train), self._images(test)
@@ -120,8 +118,8 @@ class FoldRun:
         self.board = Board(job.run, trial, recipe, resume_at=self.state.iteration)
 
     def _images(self, part: feed.Part) -> loop.Images:
-        targets = torch.from_numpy(part.index["target"].to_numpy(dtype="int64").copy())
-        return loop.Images(torch.from_numpy(part.pixels).to(self.device), targets.to(self.device))
+        pixels, targets = (torch.from_numpy(array).to(self.device) for array in (part.pixels, part.targets))
+        return loop.Images(pixels, targets)
 
     def run(self) -> None:
         self.state.setup_seconds += time.time() - self.started
@@ -135,11 +133,9 @@ class FoldRun:
         """Score the held-out fold, keep weights and predictions, save the state that vouches for them."""
         started = time.time()
         scores = loop.predict(self.setting, self.test_images, self.model)
-        targets = self.test_images.targets.cpu()
-        chosen = scores[torch.arange(len(targets)), targets].clamp_min(1e-12)
+        loss, accuracy = objective.judge(self.job.prepared.task, scores, self.test_images.targets.cpu())
         seconds = time.time() - started
-        hits = float((scores.argmax(1) == targets).double().mean())
-        reached = Milestone(at.iteration, at.train_seconds, seconds, float(-chosen.log().mean()), hits)
+        reached = Milestone(at.iteration, at.train_seconds, seconds, loss, accuracy)
         at.milestones.append(reached)
         more = at.iteration < self.trial.budgets[-1]  # after the last, the result follows at once
         taken = state.Snapshot(self.model, self.optimizer if more else None)
@@ -169,9 +165,9 @@ class FoldRun:
         frame.insert(4, "iterations", iterations)
         if len(self.job.division) > 1:
             frame.insert(5, "repeat", int((self.job.division == self.trial.fold).any(axis=1).argmax()))
-        for column, name in enumerate(self.job.classes):
-            frame[f"score_{name}"] = scores[:, column].numpy()
-        return Predictions(pd.DataFrame(frame), self.job.classes)
+        prepared = self.job.prepared
+        columns = objective.columns(prepared.task, prepared.classes, scores, self.test_images.targets.cpu())
+        return Predictions(frame.assign(**columns), prepared.classes, prepared.task)
 
     def save(self, at: state.State) -> None:
         taken = state.Snapshot(self.model, self.optimizer)

@@ -43,6 +43,7 @@ class Identity:
         return cls(
             {
                 "seed": experiment.seed,
+                "task": prepared.task,
                 "classes": list(prepared.classes),
                 "data": prepared.dataset_hash,
                 "folds": folds.hash,
@@ -132,6 +133,7 @@ def write(
         "dataset": {
             "dataset_hash": prepared.dataset_hash,
             "images": prepared.images,
+            "task": prepared.task,
             "classes": list(prepared.classes),
             "counts": prepared.counts,
             "skipped": prepared.skipped,

@@ -12,11 +12,11 @@ import torch
 
 from cxrtl.config import Experiment, Recipe, Resources, Train
 from cxrtl.errors import CxrtlError, PlanError, TrialError
-from cxrtl.learn import loop, memory, state, transfer
+from cxrtl.learn import loop, memory, objective, state, transfer
 from cxrtl.learn.precision import Precision, choose
 from cxrtl.learn.weights import Weights
 from cxrtl.orchestrate.cluster import Node
-from cxrtl.records import ArmEstimate, Plan, Trial
+from cxrtl.records import ArmEstimate, Plan, Prepared, Trial
 
 TIMED_STEPS = 3
 _STATE_COPIES = 3  # a saved state: parameters and momentum (AdamW: two moments)
@@ -80,20 +80,19 @@ def slots(resources: Resources, nodes: Sequence[Node]) -> int:
 
 
 def probe(
-    recipes: Sequence[Recipe], weights: dict[str, Weights | None], experiment: Experiment, gpus: float
+    recipes: Sequence[Recipe], weights: dict[str, Weights | None], prepared: Prepared, cpus: int, gpus: float
 ) -> dict[str, Probe]:
     """Time a few real steps of each arm in one worker process.
 
     Raises:
         TrialError: a step failed; the rest of the run would, too.
     """
-    cpus = experiment.resources.cpus_per_fold
     remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(probe_arm)
     found = {}
     for recipe in recipes:
         start = weights[recipe.name]
         try:
-            found[recipe.name] = ray.get(remote.remote(recipe, start, experiment.data.image_size, cpus, gpus))
+            found[recipe.name] = ray.get(remote.remote(recipe, start, prepared, cpus, gpus))
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
             if isinstance(cause, CxrtlError):
@@ -108,24 +107,26 @@ def probe(
     return found
 
 
-def probe_arm(recipe: Recipe, start: Weights | None, image_size: int, threads: int, gpus: float) -> Probe:
+def probe_arm(recipe: Recipe, start: Weights | None, prepared: Prepared, threads: int, gpus: float) -> Probe:
     torch.set_num_threads(threads)
     memory.keep_freed_memory()
     device = torch.device("cuda" if gpus and torch.cuda.is_available() else "cpu")
     train = recipe.train
     precision = choose(train.precision, device)
-    model = transfer.make_model(train, start, 2, 0, 0, device)
-    optimizer = transfer.make_optimizer(train, model, 2)
+    classes = len(prepared.classes)
+    model = transfer.make_model(train, start, classes, 0, 0, device)
+    optimizer = transfer.make_optimizer(train, model, classes)
+    pixels = (train.batch_size, 1, prepared.image_size, prepared.image_size)
     images = loop.Images(
-        torch.zeros((train.batch_size, 1, image_size, image_size), dtype=torch.uint8, device=device),
-        torch.arange(train.batch_size, device=device) % 2,
+        torch.zeros(pixels, dtype=torch.uint8, device=device),
+        objective.blank_targets(prepared.task, train.batch_size, classes).to(device),
     )
     at = state.State()
     marks: list[float] = []
     hooks = loop.Hooks(lambda _: None, lambda s: marks.append(s.train_seconds), lambda _: None)
     # saving after every step stops the clock there; the first step, which warms up, is left out of the time
     timed = train.model_copy(update={"budgets": (TIMED_STEPS + 2,), "checkpoint_every": 1})
-    setting = loop.Setting(timed, recipe.augment, 0, 0, 2, precision, device)
+    setting = loop.Setting(timed, recipe.augment, 0, 0, classes, precision, device, prepared.task)
     loop.fit(setting, images, model, optimizer, at, hooks)
     step_seconds = (marks[-1] - marks[0]) / (len(marks) - 1)
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""

@@ -121,7 +121,7 @@ def _fingerprint(data: Data, listed: Manifest) -> str:
     columns = listed.frame.astype(str).to_dict(orient="list")
     decode = data.decode.model_dump(exclude={"file_seconds", "memory_mib"})
     flow = [asdict(step) for step in listed.flow]
-    return rundir.content_hash([data.image_size, decode, list(listed.classes), columns, stats, flow])
+    return rundir.content_hash([data.image_size, decode, list(listed.classes), listed.task, columns, stats, flow])
 
 
 def ensure_folds(run: RunDir, experiment: Experiment, prepared: Prepared) -> Folds:
@@ -137,7 +137,7 @@ def ensure_folds(run: RunDir, experiment: Experiment, prepared: Prepared) -> Fol
     else:
         made = folds.read_folds(expand(given)) if given else folds.make_folds(index, prepared, experiment.folds)
     folds.check_current(made, index, prepared)
-    certificate = audit.audit(made, prepared.classes[1])
+    certificate = audit.audit(made, prepared.classes[1], prepared.task)
     rundir.write_json(run.path("leakage.json"), certificate)
     audit.require_clean(certificate)
     if not path.exists():
@@ -189,7 +189,7 @@ def _go_on(
     open_arms = {trial.arm for trial in todo.trials if trial.name not in todo.done}
     recipes = [recipe for recipe in experiment.recipes if recipe.name in open_arms]
     gpus = plan.gpus_per_fold(experiment.resources, nodes)
-    probes = plan.probe(recipes, todo.starts, experiment, gpus)
+    probes = plan.probe(recipes, todo.starts, todo.prepared, experiment.resources.cpus_per_fold, gpus)
     drawn = plan.make(experiment, todo.trials, todo.done, nodes, probes, folder.root)
     watcher.planned(folder, drawn)
     if options.plan_only:
@@ -213,8 +213,7 @@ def _go_on(
         precision=precision,
         seed=experiment.seed,
         division=todo.folds.division,
-        classes=todo.prepared.classes,
-        image_size=todo.prepared.image_size,
+        prepared=todo.prepared,
         threads=experiment.resources.cpus_per_fold,
         gpus=gpus,
     )

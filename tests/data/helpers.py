@@ -40,7 +40,7 @@ def table_config(path: Path, **changes: object) -> Data:
     return Data.model_validate({"source": "table", "path": str(path), "image_size": 32, **changes})
 
 
-def fake_index(labels: list[str], patients: list[str], classes: tuple[str, str] = ("a", "b")) -> pd.DataFrame:
+def fake_index(labels: list[str], patients: list[str], classes: tuple[str, ...] = ("a", "b")) -> pd.DataFrame:
     """What `read_index` gives, for images that were never drawn."""
     count = len(labels)
     return pd.DataFrame(
@@ -56,7 +56,7 @@ def fake_index(labels: list[str], patients: list[str], classes: tuple[str, str] 
     )
 
 
-def fake_prepared(index: pd.DataFrame, classes: tuple[str, str] = ("a", "b")) -> Prepared:
+def fake_prepared(index: pd.DataFrame, classes: tuple[str, ...] = ("a", "b")) -> Prepared:
     grouped = bool((index["patient_id"] != "").all())
     return Prepared(Path("/nowhere"), classes, 32, len(index), grouped, "0" * 64)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from cxrtl.config import Folds as FoldsConfig
+from cxrtl.data.audit import audit, require_clean
 from cxrtl.data.folds import check_current, make_folds, read_folds, write_folds
 from cxrtl.errors import FoldsError, StaleFoldsError
-from cxrtl.records import FOLD_COLUMNS, Folds, Prepared, held_out
+from cxrtl.records import FOLD_COLUMNS, Folds, Prepared, held_out, stated_columns
 from tests.data.helpers import fake_index, fake_prepared
 
 
@@ -32,7 +34,55 @@ def made() -> tuple[Folds, pd.DataFrame, Prepared]:
     return make_folds(index, prepared, FoldsConfig(k=5)), index, prepared
 
 
+def findings(count: int = 150, patients: int = 60) -> tuple[pd.DataFrame, Prepared]:
+    """Three findings, one of them in every twelfth patient alone; a fifth of the labels is not stated."""
+    rng = np.random.default_rng(1)
+    owner = rng.integers(0, patients, count)
+    index = fake_index([""] * count, [f"pat-{number:016x}" for number in owner], ("",))
+    for name, sick in (("common", owner % 2 == 0), ("some", owner % 4 == 1), ("rare", owner % 12 == 0)):
+        index[f"label_{name}"] = np.where(rng.random(count) < 0.2, np.nan, sick.astype(float))
+    return index, replace(fake_prepared(index, ("common", "some", "rare")), task="multilabel")
+
+
+class TestFindings:
+    def test_patients_together_and_the_rarest_finding_spread(self) -> None:
+        index, prepared = findings()
+        folds = make_folds(index, prepared, FoldsConfig(k=4))
+        assert folds.frame.groupby("patient_id")["fold"].nunique().eq(1).all()
+        assert stated_columns(folds.frame) == ["label_common", "label_some", "label_rare"]
+        for name in stated_columns(folds.frame):
+            present = (folds.frame[name] == 1).groupby(folds.frame["fold"]).sum()
+            assert present.min() >= 1, name
+        certificate = audit(folds, task="multilabel")
+        require_clean(certificate)
+        counted = [fold["labels"]["rare"] for fold in certificate["per_fold"]]
+        assert sum(counted) == (index["label_rare"] == 1).sum() and "positives" not in certificate["per_fold"][0]
+
+    def test_saved_labels_are_compared_with_todays(self, tmp_path: Path) -> None:
+        index, prepared = findings()
+        write_folds(tmp_path / "folds.parquet", make_folds(index, prepared, FoldsConfig(k=4)))
+        saved = read_folds(tmp_path / "folds.parquet")
+        check_current(saved, index, prepared)
+        unstated = index["label_some"].isna().idxmax()
+        index.loc[unstated, "label_some"] = 0.0
+        with pytest.raises(StaleFoldsError, match=r"1 changed label\(s\) of 'some'"):
+            check_current(saved, index, prepared)
+
+    def test_finding_that_one_fold_keeps_to_itself(self) -> None:
+        index, prepared = findings()
+        folds = make_folds(index, prepared, FoldsConfig(k=4))
+        folds.frame["label_rare"] = (folds.frame["fold"] == 2).astype(float)
+        with pytest.raises(FoldsError, match=r"present and absent in training: fails for 1, such as \[2\]"):
+            require_clean(audit(folds, task="multilabel"))
+
+
 class TestMake:
+    def test_every_class_of_several_in_each_fold(self) -> None:
+        index = fake_index(["a", "b", "c", "c"] * 15, [""] * 60, ("c", "a", "b"))
+        folds = make_folds(index, fake_prepared(index, ("c", "a", "b")), FoldsConfig(k=5, ungrouped=True))
+        assert folds.frame.groupby(["fold", "label"]).size().tolist() == [3, 3, 6] * 5
+        require_clean(audit(folds, "", "multiclass"))
+
     def test_every_image_once_patients_together_classes_in_each(self) -> None:
         folds, index, _ = made()
         assert list(folds.frame.columns) == list(FOLD_COLUMNS) and folds.k == 5 and folds.grouped

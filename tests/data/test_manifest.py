@@ -38,24 +38,37 @@ FRAME = pd.DataFrame(
 )
 
 
+def data(**changes: object) -> Data:
+    return Data.model_validate({"source": "folder", "path": "x", **changes})
+
+
 class TestClasses:
     def test_last_in_the_alphabet_is_positive_unless_told(self) -> None:
-        assert resolve_classes(["b", "a", "b"]) == ("a", "b")
-        assert resolve_classes(["b", "a"], positive="a") == ("b", "a")
+        assert resolve_classes(["b", "a", "b"], data()) == ("a", "b")
+        assert resolve_classes(["b", "a"], data(positive="a")) == ("b", "a")
+        assert resolve_classes(["b", "a"], data(classes=("b", "a"))) == ("b", "a")
 
     @pytest.mark.parametrize("labels", [["a"], ["a", "b", "c"]])
     def test_not_two_classes(self, labels: list[str]) -> None:
         with pytest.raises(ManifestError, match=re.escape(f"there are {len(labels)} classes, and there must be 2: ")):
-            resolve_classes(labels)
+            resolve_classes(labels, data())
+
+    def test_several_classes_in_the_order_asked_for(self) -> None:
+        assert resolve_classes("cab", data(task="multiclass")) == ("a", "b", "c")
+        assert resolve_classes("cab", data(task="multiclass", classes=("b", "c", "a"))) == ("b", "c", "a")
+        with pytest.raises(ManifestError, match=r"data\.classes names \['d'\], of which there is no image"):
+            resolve_classes("ab", data(task="multiclass", classes=("a", "d")))
+        with pytest.raises(ManifestError, match="there are 1 classes, and there must be more"):
+            resolve_classes("aa", data(task="multiclass"))
 
     def test_a_column_of_identifiers_is_not_quoted(self) -> None:
         with pytest.raises(ManifestError) as caught:
-            resolve_classes([f"{CANARY}{number}" for number in range(30)])
+            resolve_classes([f"{CANARY}{number}" for number in range(30)], data())
         assert CANARY not in str(caught.value)
 
     def test_unknown_positive(self) -> None:
         with pytest.raises(ManifestError, match=r"data\.positive = 'x' is not among the classes \['a', 'b'\]"):
-            resolve_classes("ab", positive="x")
+            resolve_classes("ab", data(positive="x"))
 
 
 class TestFolder:
@@ -114,6 +127,13 @@ class TestFolder:
         (tmp_path / "empty").mkdir()
         with pytest.raises(ManifestError, match="not one image"):
             manifest.build(folder(tmp_path / "empty"), KEY)
+
+    def test_classes_that_are_not_named_are_left_out_and_counted(self, tmp_path: Path) -> None:
+        write(tmp_path, "a/1.png", "b/2.png", "b/3.png", "c/4.png")
+        made = manifest.build(folder(tmp_path, task="multiclass", classes=("c", "a")), KEY)
+        assert made.task == "multiclass" and made.classes == ("c", "a")
+        assert made.frame["label"].tolist() == ["a", "c"]
+        assert (made.flow[-1].removed, made.flow[-1].left) == (2, 2)
 
 
 class TestTable:
@@ -207,6 +227,23 @@ class TestTable:
     def test_byte_order_mark_is_no_part_of_the_first_column(self, tmp_path: Path) -> None:
         (tmp_path / "l.csv").write_text("image,label\na,x\nb,y\n", encoding="utf-8-sig")
         assert len(manifest.build(table_config(tmp_path / "l.csv"), KEY).frame) == 2
+
+    def test_findings_of_several_columns(self, tmp_path: Path) -> None:
+        frame = FRAME.assign(Mass=["1", "0", ""], Edema=["0", "1.0", ""])
+        data = table(tmp_path, frame).model_copy(update={"task": "multilabel", "label_columns": ("Edema", "Mass")})
+        made = manifest.build(data, KEY)
+        assert made.classes == ("Edema", "Mass") and made.frame["label"].tolist() == ["", ""]
+        assert made.frame[["label_Mass", "label_Edema"]].to_numpy().tolist() == [[1, 0], [0, 1]]
+        assert (made.flow[-1].step, made.flow[-1].removed) == ("no finding stated", 1)
+        data = table(tmp_path, frame.assign(Mass=["1", "-1", CANARY])).model_copy(update=data.model_dump(mode="python"))
+        with pytest.raises(ManifestError, match=r"'Mass' holds 2 value\(s\) that are none of 1, 0 and blank"):
+            manifest.build(data, KEY)
+
+    def test_finding_that_is_never_absent_is_refused(self, tmp_path: Path) -> None:
+        changes = {"task": "multilabel", "label_columns": ("Mass",)}
+        data = table(tmp_path, FRAME.assign(Mass=["1", "1", ""])).model_copy(update=changes)
+        with pytest.raises(ManifestError, match="'Mass' is stated present in 2 images and absent in 0"):
+            manifest.build(data, KEY)
 
     def test_nothing_in_the_clear_but_paths(self, tmp_path: Path) -> None:
         frame = manifest.build(table_config(labelled(tmp_path)), KEY).frame

@@ -69,6 +69,13 @@ class TestNih:
     def test_absent(self, root: Path) -> None:
         assert len(nih(root, negative="absent").frame) == 5
 
+    def test_several_findings(self, root: Path) -> None:
+        raw = {"source": "nih", "path": str(root), "task": "multilabel", "cohort": {"findings": ["Mass", "Effusion"]}}
+        made = manifest.build(Data.model_validate(raw), KEY)
+        assert made.task == "multilabel" and made.classes == ("Mass", "Effusion") and len(made.frame) == 5
+        assert made.frame["label_Effusion"].tolist() == [1, 1, 0, 0, 0]
+        assert made.frame["label_Mass"].tolist() == [1, 0, 0, 0, 0]
+
     def test_split(self, root: Path) -> None:
         assert len(nih(root, split="train").frame) == 3
         with pytest.raises(ManifestError, match=r"data\.cohort\.split = 'validate' needs one of"):
@@ -139,6 +146,11 @@ class TestKermany:
         assert frame.groupby("split").size().to_dict() == {"test": 2, "train": 4, "validate": 1}
         assert frame["cause"].tolist() == ["", "", "", "bacteria", "virus", "", "virus"]
         assert len(build("kermany", root / "chest_xray").frame) == 7
+
+    def test_three_classes_by_cause(self, root: Path) -> None:
+        made = manifest.build(Data(source="kermany", path=str(root), task="multiclass"), KEY)
+        assert made.classes == ("NORMAL", "BACTERIA", "VIRUS")
+        assert Counter(made.frame["label"]) == {"NORMAL": 4, "BACTERIA": 1, "VIRUS": 2}
 
     def test_patients_that_share_a_file_are_one(self, root: Path) -> None:
         train = root / "chest_xray/train/NORMAL"

@@ -36,7 +36,7 @@ class TestPrepare:
         stored = [pixels for table in tables for pixels in table["pixels"].to_pylist()]
         assert stored == [decode(path, How(32)).pixels.tobytes() for path in manifest.frame["path"]]
         about = {name.decode(): value.decode() for name, value in tables[0].schema.metadata.items()}
-        assert about == {"version": "2", "shape": "[32, 32]", "dtype": "uint8", "classes": '["healthy", "sick"]'}
+        assert about == {"version": "3", "shape": "[32, 32]", "dtype": "uint8", "classes": '["healthy", "sick"]'}
 
     def test_same_bytes_every_time(self, labels: Path, key: bytes, prepare_set: Prepare) -> None:
         data = table_config(labels)

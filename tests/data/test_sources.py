@@ -25,6 +25,17 @@ def build(source: str, root: Path, **cohort: object) -> Manifest:
     )
 
 
+def findings(source: str, root: Path, *names: str, **cohort: object) -> Manifest:
+    raw = {"source": source, "path": str(root), "task": "multilabel", "cohort": {"findings": names, **cohort}}
+    return manifest.build(Data.model_validate(raw), KEY)
+
+
+def stated(made: Manifest, finding: str = EFFUSION) -> dict[str, float]:
+    """By image: 1 or 0; -9 where it is not stated."""
+    labels = made.frame[f"label_{finding}"].fillna(-9)
+    return {Path(path).name: label for path, label in zip(made.frame["path"], labels, strict=True)}
+
+
 def steps(made: Manifest) -> list[tuple[str, int, int]]:
     return [(step.step, step.removed, step.left) for step in made.flow]
 
@@ -88,6 +99,13 @@ class TestMimic:
     def test_uncertain_as_negative(self, root: Path) -> None:
         names = self.names(build("mimic", root, negative="absent", uncertain="negative"))
         assert names["d1.jpg"] == f"no {EFFUSION}" and "c1.jpg" not in names  # there the programs differ
+
+    def test_findings_on_which_both_programs_agree(self, root: Path) -> None:
+        """The No Finding of b1 states no effusion absent; c1 and d1 are stated only where uncertain is positive."""
+        assert stated(findings("mimic", root, EFFUSION)) == {"a1.jpg": 1, "e1.dcm": 0, "g1.jpg": 1}
+        assert steps(findings("mimic", root, EFFUSION))[-2:] == [("no finding stated", 7, 3), ("file not there", 0, 3)]
+        both = stated(findings("mimic", root, EFFUSION, uncertain="positive"))
+        assert both == {"a1.jpg": 1, "c1.jpg": 1, "d1.jpg": 1, "e1.dcm": 0, "g1.jpg": 1}
 
     def test_official_split(self, root: Path) -> None:
         made = build("mimic", root, split="train")
@@ -181,6 +199,18 @@ class TestChexpert:
         negative = frame[frame["label"] == f"no {EFFUSION}"]["path"]
         assert [Path(path).parts[-3] for path in negative] == ["patient00004", "patient64542"]
 
+    def test_blank_findings_are_not_stated(self, root: Path) -> None:
+        path = root / "train.csv"
+        frame = pd.read_csv(path, dtype=str)
+        frame["Edema"] = ["1.0", "0.0", *[""] * (len(frame) - 2)]
+        frame.to_csv(path, index=False)
+        made = findings("chexpert", root, "Edema", EFFUSION, view="any", split="train")
+        assert made.frame["label"].eq("").all() and made.classes == ("Edema", EFFUSION)
+        edema, effusion = (made.frame[f"label_{name}"].fillna(-9).tolist() for name in made.classes)
+        assert edema == [1, 0, -9, -9, -9, -9] and effusion == [-9, -9, 1, 1, 1, 0]
+        doubted = findings("chexpert", root, "Edema", EFFUSION, view="any", split="train", uncertain="negative")
+        assert doubted.frame[f"label_{EFFUSION}"][1] == 0
+
     def test_large_edition_and_split(self, tmp_path: Path) -> None:
         root = public_sets.chexpert(tmp_path, "CheXpert-v1.0")
         made = build("chexpert", root, split="validate")
@@ -214,6 +244,22 @@ class TestKnobs:
     def test_policy_that_would_do_nothing(self) -> None:
         with pytest.raises(ValueError, match="set negative = 'absent' as well"):
             Data.model_validate({"source": "mimic", "path": "x", "cohort": {"finding": "x", "uncertain": "negative"}})
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"task": "multiclass", "source": "phantom"}, "'multiclass' needs one of the sources"),
+            ({"task": "multilabel"}, "go together: give both"),
+            ({"task": "multilabel", "source": "nih"}, r"data\.cohort\.findings is empty"),
+            ({"label_columns": ["a"]}, "go together: give both"),
+            ({"task": "multiclass", "positive": "a"}, r"data\.positive has no meaning for task 'multiclass'"),
+            ({"task": "multilabel", "label_columns": ["a"], "classes": ["a"]}, r"data\.classes has no meaning"),
+            ({"classes": ["a", "a"]}, r"\['a', 'a'\] names one twice"),
+        ],
+    )
+    def test_labels_of_another_task(self, changes: dict[str, object], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            Data.model_validate({"source": "table", "path": "x", **changes})
 
     def test_faults_are_told_by_the_file_s_reader(self, tmp_path: Path) -> None:
         from cxrtl import config

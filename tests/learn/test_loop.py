@@ -12,28 +12,40 @@ import torch
 
 from cxrtl.config import Augment, Train
 from cxrtl.errors import TrialError
-from cxrtl.learn import loop, state, step, transfer
+from cxrtl.learn import loop, objective, state, step, transfer
 from cxrtl.learn.precision import Precision
+from cxrtl.records import Task
 
 CPU = torch.device("cpu")
 
 
-def images(count: int = 30, size: int = 32, seed: int = 0) -> loop.Images:
+def images(count: int = 30, size: int = 32, seed: int = 0, task: Task = "binary") -> loop.Images:
     rng = np.random.default_rng(seed)
     pixels = torch.from_numpy(rng.integers(0, 255, (count, 1, size, size), dtype=np.uint8))
-    return loop.Images(pixels, torch.arange(count) % 2)
+    targets = objective.blank_targets(task, count, 2 if task == "binary" else 3)
+    if task == "multilabel":
+        targets[::4, 1] = torch.nan
+    return loop.Images(pixels, targets)
 
 
 class Run:
     """A trial without Ray: collects scores at budgets, and saves where it is told to."""
 
-    def __init__(self, train: Train, precision: Precision = "fp32", fold: int = 0, folder: Path | None = None) -> None:
-        self.setting = loop.Setting(train, Augment(), 0, fold, 2, precision, CPU)
-        self.model = transfer.make_model(train, None, 2, 0, fold, CPU)
-        self.optimizer = transfer.make_optimizer(train, self.model, 2)
+    def __init__(
+        self,
+        train: Train,
+        precision: Precision = "fp32",
+        fold: int = 0,
+        folder: Path | None = None,
+        task: Task = "binary",
+    ) -> None:
+        classes = 2 if task == "binary" else 3
+        self.setting = loop.Setting(train, Augment(), 0, fold, classes, precision, CPU, task)
+        self.model = transfer.make_model(train, None, classes, 0, fold, CPU)
+        self.optimizer = transfer.make_optimizer(train, self.model, classes)
         self.folder, self.scores, self.stop_at = folder, {}, 0
         self.state = state.load(folder, "hash", self.model, self.optimizer) if folder else state.State()
-        self.held_out = images(11, seed=1)
+        self.held_out = images(11, seed=1, task=task)
 
     def milestone(self, at: state.State) -> None:
         self.scores[at.iteration] = loop.predict(self.setting, self.held_out, self.model)
@@ -46,7 +58,7 @@ class Run:
 
     def fit(self) -> Run:
         hooks = loop.Hooks(self.milestone, self.save, lambda _: None)
-        loop.fit(self.setting, images(), self.model, self.optimizer, self.state, hooks)
+        loop.fit(self.setting, images(task=self.setting.task), self.model, self.optimizer, self.state, hooks)
         return self
 
 
@@ -82,6 +94,19 @@ def test_resumed_run_equals_undisturbed_run(tmp_path: Path, optimizer: str, cut:
     second.fit()
     assert torch.equal(whole.scores[21], second.scores[21])
     assert [line["loss"] for line in whole.state.curve] == [line["loss"] for line in second.state.curve]
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_other_tasks_repeat_bit_for_bit_however_they_are_cut(tmp_path: Path, task: Task) -> None:
+    train = recipe(4, 8, checkpoint_every=3, class_weights=True)
+    whole = Run(train, task=task).fit()
+    first = Run(train, folder=tmp_path, task=task)
+    first.stop_at = 6
+    with pytest.raises(KeyboardInterrupt):
+        first.fit()
+    second = Run(train, folder=tmp_path, task=task).fit()
+    alone = Run(recipe(4, class_weights=True), task=task).fit()
+    assert torch.equal(whole.scores[8], second.scores[8]) and torch.equal(whole.scores[4], alone.scores[4])
 
 
 def test_folds_and_seeds_differ() -> None:
@@ -138,16 +163,6 @@ def test_cosine_rate_falls_from_full_to_nothing() -> None:
     train = recipe(100, schedule="cosine")
     shares = [transfer.rate_share(train, iteration) for iteration in (0, 50, 100)]
     assert shares == pytest.approx([1, 0.5, 0])
-
-
-def test_class_weights_agree_with_scikit_learn() -> None:
-    from sklearn.utils.class_weight import compute_class_weight
-
-    targets = np.array([0] * 7 + [1] * 3)
-    wanted = compute_class_weight("balanced", classes=np.array([0, 1]), y=targets)
-    found = transfer.class_weights(recipe(1, class_weights=True), torch.from_numpy(targets), 2)
-    assert found is not None and found.numpy() == pytest.approx(wanted)
-    assert transfer.class_weights(recipe(1), torch.from_numpy(targets), 2) is None
 
 
 def test_every_image_is_seen_at_most_once_a_pass() -> None:

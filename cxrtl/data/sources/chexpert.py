@@ -23,6 +23,7 @@ from cxrtl.data.sources.cohort import (
     finding_column,
     mapped,
     numbers,
+    stated,
 )
 from cxrtl.data.sources.common import folder_of
 from cxrtl.data.sources.text import one_of, read_columns
@@ -58,7 +59,7 @@ def build(data: Data, key: bytes) -> Manifest:
     """
     root = folder_of(data, "train.csv, valid.csv and their images")
     cohort = data.cohort
-    check_finding(cohort.finding, FINDINGS)
+    check_finding(cohort, FINDINGS)
     table = _read(root, cohort.split)
     labels = numbers(table[[NO_FINDING, *FINDINGS]])
     parts = table["Path"].str.extract(_PATH)
@@ -75,6 +76,7 @@ def build(data: Data, key: bytes) -> Manifest:
             "sex": table["Sex"].where(table["Sex"].isin(["Female", "Male"]), "").str[:1],
             "age_band": mapped(table["Age"], age_band),
             **{finding_column(name): labels[name] for name in FINDINGS},
+            **stated(labels, cohort),
         }
     )
     funnel = Funnel(frame)
@@ -83,7 +85,7 @@ def build(data: Data, key: bytes) -> Manifest:
     funnel.take_present(root)
     funnel.draw(cohort)
     extras = ["view", "sex", "age_band", "split", *map(finding_column, FINDINGS)]
-    return funnel.manifest(root, key, data.positive or cohort.finding, extras)
+    return funnel.manifest(root, key, data, cohort.finding, extras)
 
 
 def _read(root: Path, split: str) -> pd.DataFrame:

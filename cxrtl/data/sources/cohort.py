@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxrtl.config import Cohort
-from cxrtl.data.sources.common import LISTED, Rows, locate, to_manifest
+from cxrtl.config import Cohort, Data
+from cxrtl.data.sources.common import LISTED, NONE_STATED, Rows, locate, to_manifest
 from cxrtl.errors import ManifestError
-from cxrtl.records import FlowStep, Manifest
+from cxrtl.records import FlowStep, Manifest, label_columns
 
 NO_FINDING = "No Finding"
 FRONTAL = ("AP", "PA")
@@ -58,7 +58,11 @@ class Funnel:
         self.keep(wanted, f"view not {cohort.view}")
 
     def take_labelled(self, cohort: Cohort) -> None:
-        self.keep(self.frame["label"] != "", f"neither {cohort.finding} nor {negative_name(cohort)}")
+        """Leave out images of neither class; in a multilabel task, those of which no label is stated."""
+        if cohort.findings:
+            self.keep(self.frame[label_columns(cohort.findings)].notna().any(axis=1), NONE_STATED)
+        else:
+            self.keep(self.frame["label"] != "", f"neither {cohort.finding} nor {negative_name(cohort)}")
 
     def take_present(self, root: Path) -> None:
         """Leave out images that are not on the disk: public sets are often downloaded in part."""
@@ -88,8 +92,11 @@ class Funnel:
             drawn = self.frame.sort_values("lot").groupby("label", sort=False).head(cohort.per_class).index
             self.keep(pd.Series(self.frame.index.isin(drawn)), f"not drawn ({cohort.per_class} of each class)")
 
-    def manifest(self, root: Path, key: bytes, positive: str, extras: Sequence[str]) -> Manifest:
-        """Hash the identifiers; only `extras` go along, so that nothing else of the tables can."""
+    def manifest(self, root: Path, key: bytes, data: Data, positive: str, extras: Sequence[str]) -> Manifest:
+        """Hash the identifiers; only `extras` go along, so that nothing else of the tables can.
+
+        `positive` is the positive class where `data` names none.
+        """
         if self.frame.empty:
             steps = "; ".join(f"{step.step}: {step.removed}" for step in self.flow[1:])
             raise ManifestError(f"of {self.flow[0].left} images listed none is left ({steps}): check data.cohort")
@@ -102,8 +109,11 @@ class Funnel:
             patients=frame["patient"].tolist(),
             studies=frame["study"].tolist(),
             extras={name: frame[name].tolist() for name in extras},
+            findings={name: frame[f"label_{name}"].tolist() for name in data.cohort.findings},
         )
-        return to_manifest(rows, key, positive, self.flow)
+        if data.task == "binary" and not data.classes:
+            data = data.model_copy(update={"positive": data.positive or positive})
+        return to_manifest(rows, key, data, self.flow)
 
 
 def _lot(seed: int, image: str) -> str:
@@ -117,14 +127,27 @@ def negative_name(cohort: Cohort) -> str:
 
 
 def classify(labels: pd.DataFrame, cohort: Cohort) -> pd.Series[str]:
-    """The class of each row of numbers (a column a finding), "" where it is neither or both."""
-    stated = labels.replace(-1.0, {"ignore": np.nan, "positive": 1.0, "negative": 0.0}[cohort.uncertain])
+    """The class of each row of numbers (a column a finding), "" where it is neither or both, or of no meaning."""
+    if cohort.findings:
+        return pd.Series("", index=labels.index, dtype=object)
+    stated = settle(labels, cohort)
     sick = stated[cohort.finding] == 1
     # `uncertain` speaks of findings: a doubtful No Finding states nothing
     well = labels[NO_FINDING] == 1 if cohort.negative == "no_finding" else stated[cohort.finding] == 0
     both = sick & well
     names = np.where(sick, cohort.finding, np.where(well, negative_name(cohort), ""))
     return pd.Series(np.where(both, "", names), index=labels.index, dtype=object)
+
+
+def settle(labels: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
+    """Labels with -1 read as `cohort.uncertain` says."""
+    return labels.replace(-1.0, {"ignore": np.nan, "positive": 1.0, "negative": 0.0}[cohort.uncertain])
+
+
+def stated(labels: pd.DataFrame, cohort: Cohort) -> dict[str, pd.Series[float]]:
+    """The columns `label_<finding>` of a multilabel task: 1, 0 or NaN. A No Finding states nothing else absent."""
+    settled = settle(labels, cohort)
+    return {f"label_{name}": settled[name] for name in cohort.findings}
 
 
 def numbers(text: pd.DataFrame) -> pd.DataFrame:
@@ -137,10 +160,12 @@ def numbers(text: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def check_finding(finding: str, known: Sequence[str]) -> None:
-    """Raises ManifestError where `finding` is not of the set's vocabulary."""
-    if finding not in known:
-        raise ManifestError(f"data.cohort.finding = {finding!r} is not among the set's findings: {list(known)}")
+def check_finding(cohort: Cohort, known: Sequence[str]) -> None:
+    """Raises ManifestError where a finding that is asked for is not of the set's vocabulary."""
+    for finding in cohort.findings or (cohort.finding,):
+        if finding not in known:
+            knob = "findings holds" if cohort.findings else "finding ="
+            raise ManifestError(f"data.cohort.{knob} {finding!r} is not among the set's findings: {list(known)}")
 
 
 def finding_column(finding: str) -> str:

@@ -1,13 +1,14 @@
-"""What every source does alike: hash identifiers, settle the two classes, keep files inside their folder."""
+"""What every source does alike: hash identifiers, settle the classes, keep files inside their folder."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cxrtl.config import Data, expand
@@ -18,7 +19,9 @@ from cxrtl.predictions import PREDICTION_COLUMNS
 from cxrtl.records import FOLD_COLUMNS, INDEX_COLUMNS, MANIFEST_COLUMNS, FlowStep, Manifest
 
 LISTED = "images listed"  # the first step of every flow
+NONE_STATED = "no finding stated"
 RESERVED = frozenset({*MANIFEST_COLUMNS, *INDEX_COLUMNS, *FOLD_COLUMNS, *PREDICTION_COLUMNS, "pixels"})
+_MOST = 1000  # classes: ImageNet's number
 _LISTED = 20  # with more values a label column is likely the wrong one, and could hold identifiers
 
 
@@ -36,13 +39,17 @@ class Rows:
     patients: Sequence[str]
     studies: Sequence[str]
     extras: Mapping[str, Sequence[Any]]
+    findings: Mapping[str, Sequence[float]] = field(default_factory=dict)  # multilabel: 1, 0, NaN; `labels` are ""
 
 
-def to_manifest(rows: Rows, key: bytes, positive: str, flow: Sequence[FlowStep] = ()) -> Manifest:
+def to_manifest(rows: Rows, key: bytes, data: Data, flow: Sequence[FlowStep] = ()) -> Manifest:
     """Hash the identifiers of `rows` and settle the classes. `flow`: what was left out before; default: nothing.
 
+    Images of classes that `data.classes` does not name are left out; a multilabel task's without a stated label, too.
+
     Raises:
-        ManifestError: no rows, not exactly two classes, an image listed twice, or patients known only in part.
+        ManifestError: no rows, not the classes that the task needs, an image listed twice, or patients known only in
+            part.
     """
     if not rows.images:
         raise ManifestError("there is not one image: check data.path")
@@ -62,31 +69,71 @@ def to_manifest(rows: Rows, key: bytes, positive: str, flow: Sequence[FlowStep] 
         "path": pd.Series(rows.paths, dtype=object),  # as text, pandas would refuse a name that is not UTF-8
     }
     extras = {name: values for name, values in rows.extras.items() if name not in RESERVED}
-    classes = resolve_classes(rows.labels, positive)
-    steps = tuple(flow) or (FlowStep(LISTED, 0, len(rows.images)),)
-    return Manifest(pd.DataFrame({**columns, **extras}), classes, steps)
+    findings = {f"label_{name}": np.asarray(values, dtype=float) for name, values in rows.findings.items()}
+    frame = pd.DataFrame({**columns, **extras, **findings})
+    steps = list(flow) or [FlowStep(LISTED, 0, len(rows.images))]
+    if data.task == "multilabel":
+        frame = _keep(frame, frame[list(findings)].notna().any(axis=1), NONE_STATED, steps)
+        _require_both_sides(frame, list(rows.findings))
+        return Manifest(frame, tuple(rows.findings), tuple(steps), data.task)
+    if data.classes:
+        frame = _keep(frame, frame["label"].isin(data.classes), "of a class that data.classes does not name", steps)
+    return Manifest(frame, resolve_classes(frame["label"], data), tuple(steps), data.task)
 
 
-def resolve_classes(labels: Iterable[str], positive: str = "") -> tuple[str, str]:
-    """`(negative, positive)` of the labels found; without `positive`, the last in the alphabet is the positive one.
+def _keep(frame: pd.DataFrame, wanted: pd.Series[bool], step: str, steps: list[FlowStep]) -> pd.DataFrame:
+    kept = frame[wanted].reset_index(drop=True)
+    if len(kept) < len(frame):
+        steps.append(FlowStep(step, len(frame) - len(kept), len(kept)))
+    return kept
+
+
+def _require_both_sides(frame: pd.DataFrame, findings: Sequence[str]) -> None:
+    for finding in findings:
+        stated = frame[f"label_{finding}"]
+        if not {0, 1} <= set(stated.dropna()):
+            raise ManifestError(
+                f"finding {finding!r} is stated present in {int((stated == 1).sum())} images and absent in "
+                f"{int((stated == 0).sum())}: a model needs some of each. Leave it out."
+            )
+
+
+def resolve_classes(labels: Iterable[str], data: Data) -> tuple[str, ...]:
+    """The classes of a binary task, `(negative, positive)`, or of a multiclass one, as `data` names or orders them.
+
+    The order is that of `data.classes`, else the alphabet's; `data.positive` becomes the last of two.
 
     Raises:
-        ManifestError: there are not exactly two classes, or `positive` is none of them.
+        ManifestError: there are not as many classes as the task needs, or one that `data` names is not there.
     """
     found = sorted(set(labels))
-    if len(found) != 2:
-        listed = f": {found}" if len(found) <= _LISTED else ""
+    absent = sorted(set(data.classes) - set(found))
+    if absent:
+        raise ManifestError(f"data.classes names {absent}, of which there is no image: there is {_few(found)}")
+    if len(found) != 2 and (data.task == "binary" or len(found) < 2):
+        wanted = "there must be 2" if data.task == "binary" else "there must be more"
+        several = " A task of several classes is data.task = 'multiclass'." if len(found) > 2 else ""
         raise ManifestError(
-            f"there are {len(found)} classes, and there must be 2{listed}. Leave out the images of other classes, or "
-            "point data.label_column (or data.path) at a column (or folder) that tells two apart."
+            f"there are {len(found)} classes, and {wanted}: {_few(found)}. Leave out the images of other classes "
+            f"(data.classes), or point data.label_column (or data.path) at what tells them apart.{several}"
         )
+    if len(found) > _MOST:
+        raise ManifestError(f"there are {len(found)} classes, more than {_MOST}: is it the right data.label_column?")
     if any(not label.isprintable() for label in found):  # also what is left of a folder name that is not UTF-8
         raise ManifestError("a class name holds characters that cannot be printed: rename it")
-    positive = positive or found[1]
-    if positive not in found:
-        raise ManifestError(f"data.positive = {positive!r} is not among the classes {found}: name one of them")
-    found.remove(positive)
-    return found[0], positive
+    classes = list(data.classes) or found
+    if data.positive:
+        if data.positive not in classes:
+            raise ManifestError(
+                f"data.positive = {data.positive!r} is not among the classes {classes}: name one of them"
+            )
+        classes.sort(key=data.positive.__eq__)
+    return tuple(classes)
+
+
+def _few(classes: list[str]) -> list[str] | str:
+    """The classes, unless there are so many that they may be identifiers."""
+    return classes if len(classes) <= _LISTED else "too many to list"
 
 
 def folder_of(data: Data, what: str) -> Path:

@@ -20,7 +20,7 @@ def build(data: Data, key: bytes) -> Manifest:
 
     Raises:
         ManifestError: no such folder, files outside the class folders, linked folders, an empty class folder, not
-            exactly two classes, or file names that `data.patient_pattern` does not match.
+            the classes that the task needs, or file names that `data.patient_pattern` does not match.
     """
     root = folder_of(data, "one folder per class")
     files = sorted(_walk(root))
@@ -34,7 +34,7 @@ def build(data: Data, key: bytes) -> Manifest:
         studies=[""] * len(files),
         extras={},
     )
-    return to_manifest(rows, key, data.positive)
+    return to_manifest(rows, key, data)
 
 
 def _walk(root: Path) -> list[str]:

@@ -27,11 +27,14 @@ from cxrtl.rundir import sha256_file
 
 SPLITS = {"train": "train", "val": "validate", "test": "test"}  # the set's folder → our word
 CLASSES = ("NORMAL", "PNEUMONIA")
+CAUSES = ("bacteria", "virus")
 _NAME = re.compile(r"^(?:(person\d+)_(bacteria|virus)_|((?:NORMAL2-)?IM-\d+)-|(BACTERIA|VIRUS|NORMAL)-(\d+)-)")
 
 
 def build(data: Data, key: bytes) -> Manifest:
     """NORMAL against PNEUMONIA; the further column `cause` says bacteria or virus.
+
+    A multiclass task has the classes NORMAL, BACTERIA and VIRUS.
 
     Raises:
         ManifestError: no such folders, or file names without a patient.
@@ -54,7 +57,7 @@ def build(data: Data, key: bytes) -> Manifest:
             "image": images,
             "patient": _join_twins(root, images, patients),
             "study": "",
-            "label": [image.split("/")[1] for image in images],
+            "label": _labels(images, causes, data.task),
             "split": [SPLITS[image.split("/")[0]] for image in images],
             "cause": causes,
         }
@@ -62,7 +65,17 @@ def build(data: Data, key: bytes) -> Manifest:
     funnel = Funnel(frame)
     funnel.take_split(data.cohort)
     funnel.draw(data.cohort)
-    return funnel.manifest(root, key, data.positive or CLASSES[1], ["split", "cause"])
+    if data.task == "multiclass" and not data.classes:
+        data = data.model_copy(update={"classes": (CLASSES[0], *(cause.upper() for cause in CAUSES))})
+    return funnel.manifest(root, key, data, CLASSES[1], ["split", "cause"])
+
+
+def _labels(images: list[str], causes: Sequence[str], task: str) -> list[str]:
+    """The class folder; a multiclass task's pneumonia by its cause, where the name tells it."""
+    kinds = [image.split("/")[1] for image in images]
+    if task == "binary":
+        return kinds
+    return [cause.upper() or kind for kind, cause in zip(kinds, causes, strict=True)]
 
 
 def _files(root: Path, part: str, kind: str) -> list[str]:

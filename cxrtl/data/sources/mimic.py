@@ -4,7 +4,8 @@
     files/p10/p10000032/s50414267/<dicom_id>.jpg, or .dcm
 
 A study is labelled by two programs, CheXpert and NegBio, from its report: labels belong to all its images and are
-joined on (subject_id, study_id). An image is positive where both programs say 1.0 for the finding, negative where
+joined on (subject_id, study_id). In a multilabel task a finding is stated where both programs say the same of it. Else
+an image is positive where both programs say 1.0 for the finding, negative where
 both say 1.0 for No Finding: the cohort of Huang et al. 2022. Source: Johnson et al., 2019.
 
 View: ViewPosition where it is stated. Where it is blank, what ViewCodeSequence_CodeMeaning says. Where that is blank
@@ -20,7 +21,16 @@ import pandas as pd
 
 from cxrtl.config import Cohort, Data
 from cxrtl.data.sources.chexpert import FINDINGS
-from cxrtl.data.sources.cohort import NO_FINDING, Funnel, check_finding, classify, finding_column, numbers
+from cxrtl.data.sources.cohort import (
+    NO_FINDING,
+    Funnel,
+    check_finding,
+    classify,
+    finding_column,
+    numbers,
+    settle,
+    stated,
+)
 from cxrtl.data.sources.common import folder_of
 from cxrtl.data.sources.text import one_of, read_columns
 from cxrtl.errors import ManifestError
@@ -47,7 +57,7 @@ def build(data: Data, key: bytes) -> Manifest:
     """
     root = folder_of(data, "mimic-cxr-2.0.0-metadata.csv.gz and files")
     cohort = data.cohort
-    check_finding(cohort.finding, FINDINGS)
+    check_finding(cohort, FINDINGS)
     funnel = Funnel(_images(root))
     funnel.take_split(cohort)
     funnel.take_view(cohort)
@@ -57,7 +67,7 @@ def build(data: Data, key: bytes) -> Manifest:
     funnel.take_present(root)
     funnel.draw(cohort)
     extras = ["view", "split", *map(finding_column, FINDINGS)]
-    return funnel.manifest(root, key, data.positive or cohort.finding, extras)
+    return funnel.manifest(root, key, data, cohort.finding, extras)
 
 
 def _table(root: Path, name: str, columns: list[str]) -> pd.DataFrame:
@@ -88,9 +98,11 @@ def _classes(root: Path, cohort: Cohort) -> pd.DataFrame:
     both = [_labels(root, name) for name in LABELERS]
     studies = both[0].index.intersection(both[1].index)
     first, second = (labels.loc[studies] for labels in both)
-    agreed = first.where(first == second)[list(FINDINGS)]
+    agreed = first.where(first == second)[list(FINDINGS)].rename(columns=finding_column)
+    settled = [settle(labels, cohort) for labels in (first, second)]
+    alike = stated(settled[0].where(settled[0] == settled[1]), cohort)
     classes = {name: classify(labels, cohort) for name, labels in zip(LABELERS, (first, second), strict=True)}
-    return agreed.rename(columns=finding_column).assign(**classes)
+    return agreed.assign(**classes, **alike)
 
 
 def _labels(root: Path, labeler: str) -> pd.DataFrame:

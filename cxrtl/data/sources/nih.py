@@ -23,6 +23,7 @@ from cxrtl.data.sources.cohort import (
     classify,
     finding_column,
     mapped,
+    stated,
 )
 from cxrtl.data.sources.common import folder_of
 from cxrtl.data.sources.text import read_columns
@@ -57,7 +58,7 @@ def build(data: Data, key: bytes) -> Manifest:
     """
     root = folder_of(data, "Data_Entry_2017*.csv and the images")
     cohort = data.cohort
-    check_finding(cohort.finding, FINDINGS)
+    check_finding(cohort, FINDINGS)
     table = read_columns(_table(root), _COLUMNS)
     labels = _labels(table["Finding Labels"])
     frame = pd.DataFrame(
@@ -72,6 +73,7 @@ def build(data: Data, key: bytes) -> Manifest:
             "sex": table["Patient Gender"],
             "age_band": mapped(table["Patient Age"], age_band),
             **{finding_column(name): labels[name] for name in FINDINGS},
+            **stated(labels, cohort),
         }
     )
     if cohort.split == "validate" or (cohort.split != "all" and not frame["split"].any()):
@@ -85,7 +87,7 @@ def build(data: Data, key: bytes) -> Manifest:
     funnel.take_present(root)
     funnel.draw(cohort)
     extras = ["view", "sex", "age_band", "split", *map(finding_column, FINDINGS)]
-    return funnel.manifest(root, key, data.positive or cohort.finding, extras)
+    return funnel.manifest(root, key, data, cohort.finding, extras)
 
 
 def _table(root: Path) -> Path:

@@ -14,7 +14,7 @@ from cxrtl.config import Data, expand
 from cxrtl.data.sources.common import RESERVED, Rows, locate, to_manifest
 from cxrtl.data.sources.text import UNREADABLE, read_text, why_unreadable
 from cxrtl.errors import ManifestError
-from cxrtl.records import Manifest
+from cxrtl.records import Manifest, label_columns
 
 
 def build(data: Data, key: bytes) -> Manifest:
@@ -26,15 +26,17 @@ def build(data: Data, key: bytes) -> Manifest:
 
     Raises:
         ManifestError: the table cannot be read, lacks a column, or holds blank labels or paths, paths that leave its
-            folder, an image twice, patients known only in part, or not exactly two classes.
+            folder, an image twice, patients known only in part, labels of a multilabel task that
+            are none of 1, 0 and blank, or not the classes that the task needs.
     """
     path = expand(data.path)
     table = _read(path, data.path)
-    _require(table, [data.image_column, data.label_column, *data.kept_columns], data.path)
+    _require(table, [data.image_column, *(data.label_columns or [data.label_column]), *data.kept_columns], data.path)
     _refuse_identifying(data)
     images = _paths(_text(table, data.image_column), data)
-    labels = _text(table, data.label_column)
-    _refuse_blank(labels, data.label_column, "give each image its class or take the rows out")
+    labels = [""] * len(images) if data.label_columns else _text(table, data.label_column)
+    if not data.label_columns:
+        _refuse_blank(labels, data.label_column, "give each image its class or take the rows out")
     root = path.parent.resolve()
     rows = Rows(
         images=images,
@@ -43,8 +45,9 @@ def build(data: Data, key: bytes) -> Manifest:
         patients=_optional(table, data.patient_column),
         studies=_optional(table, data.study_column),
         extras={name: _extra(table[name]) for name in data.kept_columns},
+        findings={name: _stated(table, name) for name in data.label_columns},
     )
-    return to_manifest(rows, key, data.positive)
+    return to_manifest(rows, key, data)
 
 
 def _read(path: Path, typed: str) -> pa.Table:
@@ -78,7 +81,8 @@ def _require(table: pa.Table, columns: list[str], typed: str) -> None:
 
 def _refuse_identifying(data: Data) -> None:
     """What becomes a hash must not go along in the clear as well, nor take a name that cxrtl itself uses."""
-    taken = {data.image_column, data.patient_column, data.study_column, *RESERVED} & set(data.kept_columns)
+    taken = {data.image_column, data.patient_column, data.study_column, *RESERVED, *label_columns(data.label_columns)}
+    taken &= set(data.kept_columns)
     if taken:
         raise ManifestError(f"data.keep_columns holds {sorted(taken)}, which cxrtl keeps as hashes or uses: rename")
 
@@ -112,6 +116,16 @@ def _refuse_blank(values: list[str], column: str, cure: str) -> None:
     blank = sum(not value for value in values)
     if blank:
         raise ManifestError(f"column {column!r} is blank in {blank} of {len(values)} rows: {cure}")
+
+
+def _stated(table: pa.Table, column: str) -> list[float]:
+    """1, 0, or NaN where the cell is blank."""
+    values = {"1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0, "": float("nan")}
+    texts = _text(table, column)
+    odd = sum(text not in values for text in texts)
+    if odd:
+        raise ManifestError(f"column {column!r} holds {odd} value(s) that are none of 1, 0 and blank: mend them")
+    return [values[text] for text in texts]
 
 
 def _paths(values: list[str], data: Data) -> list[str]:
