@@ -28,8 +28,8 @@ def make_folds(index: pd.DataFrame, prepared: Prepared, cfg: FoldsConfig) -> Fol
     """Divide the images of `index` (see `read_index`) as `cfg.kind` says.
 
     All images of a patient stay together; where patients are unknown, which `cfg.ungrouped` must allow, those of a
-    study, as far as studies are known. Patients are numbered by first appearance before the draw, so the division
-    depends on order, labels, grouping and seed, never on the ids.
+    study, as far as studies are known, else copies of one picture. Patients are numbered by first appearance before
+    the draw, so the division depends on order, labels, grouping and seed, never on the ids.
 
     Raises:
         FoldsError: patients are unknown and `cfg.ungrouped` is false, or as `division.divide`.

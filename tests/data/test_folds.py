@@ -114,6 +114,13 @@ class TestMake:
         assert not folds.grouped
         assert folds.frame.groupby(["fold", "label"]).size().tolist() == [5, 10] * 4
 
+    def test_copies_of_a_picture_share_a_fold(self) -> None:
+        index, prepared = ungrouped()
+        index.loc[[1, 8, 40], "content_hash"] = index["content_hash"][1]
+        folds = make_folds(index, prepared, FoldsConfig(k=4, ungrouped=True))
+        assert folds.frame["fold"][[1, 8, 40]].nunique() == 1
+        require_clean(audit(folds))
+
     def test_the_flag_does_not_ignore_known_patients(self) -> None:
         index, prepared = grouped()
         assert make_folds(index, prepared, FoldsConfig(k=5, ungrouped=True)).grouped
