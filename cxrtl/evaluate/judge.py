@@ -172,8 +172,7 @@ def repeats_of(chosen: Predictions) -> IntArray | None:
 
 def patients_of(chosen: Predictions) -> IntArray | None:
     """As `patient_codes`, `[N]`; the rows of one image belong together where its patient is unknown."""
-    frame = chosen.frame
-    return patient_codes(frame["patient_id"].where(frame["patient_id"] != "", "\0" + frame["image_id"]).tolist())
+    return patient_codes(chosen.owners)
 
 
 def dense(chosen: Predictions) -> tuple[IntArray, int]:
