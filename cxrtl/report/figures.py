@@ -89,6 +89,7 @@ def _time(summary: Summary, folder: Path) -> Drawing:
     seconds += [row["seconds"] for row in summary["published"] if row["seconds"]]
     if min(seconds) > 0 and max(seconds) > 30 * min(seconds):
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
     else:
         axes.set_xlim(left=0)
     axes.set_xlabel("training time of a fold, seconds (mean over folds)")

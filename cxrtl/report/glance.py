@@ -71,8 +71,8 @@ def how_sure_note(summary: Summary) -> str:
 
 
 def with_unit(name: str, found: Value) -> str:
-    said = metric(name, found["value"])
-    return f"{said}{PERCENT}" if is_share(name) and found["value"] is not None else said
+    unit = PERCENT if is_share(name) else "\u00a0px" if name == "hausdorff95" else ""
+    return metric(name, found["value"]) + unit * (found["value"] is not None)
 
 
 def how_long(summary: Summary) -> str:
@@ -101,7 +101,8 @@ def leak_free(summary: Summary) -> str:
 
 
 def leak_free_note(summary: Summary) -> str:
-    found, folds = summary["leakage"], f"the {summary['folds']} folds"
+    found = summary["leakage"]
+    folds = "the two sides" if summary["division"]["kind"] == "holdout" else f"the {summary['folds']} folds"
     found_again = (
         (found["patients_in_two_folds"], "known patient stands", "known patients stand"),
         (found["identical_images_in_two_folds"], "identical image stands", "identical images stand"),

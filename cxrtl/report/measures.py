@@ -73,7 +73,7 @@ def parts_of(chosen: Predictions, judged: Judged) -> list[Part]:
 
 def add_binary(row: Row, chosen: Predictions, knobs: Report) -> None:
     """What only two classes have; repeats are counted one after the other, as images of their own."""
-    row["positives"] = int(chosen.truth.sum())
+    row["positives"] = int(chosen.frame["image_id"][chosen.truth].nunique())
     row["confusion"] = counts_of(confusion(chosen.truth, chosen.score))
     found = precision_recall(chosen.truth, chosen.score, patients_of(chosen))
     row["average_precision"] = value(found.average, found.interval) if found else value(None, None)

@@ -27,6 +27,7 @@ COST = {
     "multilabel": "macro_auc",
     "segmentation": "dice",
 }  # set beside time
+MULTILABEL = ("macro_auc", "macro_sensitivity", "macro_specificity", "macro_f1", "micro_f1")
 GOOD = {
     "binary": ("auc", "accuracy", "sensitivity", "specificity"),
     "multiclass": ("macro_auc", "top1", "top2", "macro_f1"),
@@ -70,9 +71,8 @@ TESTED: dict[str, dict[str, tuple[str, str]]] = {
 
 def columns(task: Task, metrics: Sequence[str]) -> list[str]:
     """The measures of the first table, of those that a row has."""
-    if task == "binary":
-        return ["accuracy", "sensitivity", "specificity", "auc"]
-    return list(metrics)
+    shown = {"binary": ("accuracy", "sensitivity", "specificity", "auc"), "multilabel": MULTILABEL}
+    return list(shown.get(task, metrics))
 
 
 def tested(found: Any) -> dict[str, tuple[str, str]]:

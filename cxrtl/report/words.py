@@ -110,10 +110,14 @@ def difference_note(found: Any, part: bool = False) -> str:
     used = ", ".join(f"{labels[name][0]} by {tests[name]['method']}" for name in labels if name in tests)
     share = next((name for name in ("accuracy", "top1") if name in labels), None)
     own = f" Intervals of {of(share)} by paired bootstrap of patients." if share else ""
+    over_folds = (
+        "; Nadeau–Bengio's test over folds allows for other training sets too, which makes it the most cautious"
+        if any(name.startswith("fold_") for name in tests)
+        else ""
+    )
     return (
-        f"{used}.{own} These hold the trained models fixed and speak "
-        "of other patients, not of another training run; Nadeau–Bengio's test over folds allows for other training "
-        "sets too, which makes it the most cautious."
+        f"{used}.{own} These hold the trained models fixed and speak of other patients, not of another training "
+        f"run{over_folds}."
     )
 
 
