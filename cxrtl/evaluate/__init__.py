@@ -6,7 +6,7 @@ delong       variance of one AUC and covariance of several, also where patients 
 weighted     statistics under patient weights
 bootstrap    intervals that resample whole patients
 estimates    two classes: every metric with the interval that suits the data
-areas        Dice, IoU and Hausdorff distance of predicted areas
+overlap      Dice, IoU and Hausdorff distance of predicted areas
 judge        any task's measures with their intervals: what the report calls
 curves       ROC with its band, precision against recall
 chance       permutation test of an AUC

@@ -6,7 +6,7 @@
                   image makes micro-averaged sensitivity, PPV and F1 all equal `top1`
     multilabel    each finding on the images where it is stated, called at 0.5; `macro_…`: the mean over findings;
                   `micro_…`: all stated pairs of image and finding as one table
-    segmentation  see `areas`; of several structures the mean
+    segmentation  see `overlap`; of several structures the mean
 
 A macro mean is over the parts that the data define. Repeated cross-validation, told by a column `repeat`: every value
 is computed within a repeat and averaged over repeats, and a resampled patient brings his images in all of them.
@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cxrtl.evaluate import areas, bootstrap
+from cxrtl.evaluate import bootstrap, overlap
 from cxrtl.evaluate.estimates import METRICS as BINARY
 from cxrtl.evaluate.estimates import Estimate, estimate, patient_codes
 from cxrtl.evaluate.intervals import LEVEL, Interval
@@ -54,7 +54,7 @@ def names(chosen: Predictions, tops: Sequence[int] = TOPS) -> tuple[str, ...]:
     """The task's measures, in the order of the report."""
     if chosen.task == "multiclass":
         return (*(f"top{k}" for k in _tops(chosen, tops)), *MULTICLASS)
-    return {"binary": BINARY, "multilabel": MULTILABEL, "segmentation": areas.METRICS}[chosen.task]
+    return {"binary": BINARY, "multilabel": MULTILABEL, "segmentation": overlap.METRICS}[chosen.task]
 
 
 def judge(chosen: Predictions, tops: Sequence[int] = TOPS, level: float = LEVEL) -> Judged:
@@ -101,7 +101,7 @@ def statistic(chosen: Predictions, codes: IntArray, patients: int, tops: Sequenc
 
 def _once(chosen: Predictions, codes: IntArray, patients: int, tops: Sequence[int]) -> Statistic:
     if chosen.task == "segmentation":
-        return Mean.of([areas.sums(chosen, name, codes, patients) for name in chosen.classes], patients)
+        return Mean.of([overlap.sums(chosen, name, codes, patients) for name in chosen.classes], patients)
     if chosen.task == "binary":
         return _calls(chosen, chosen.classes[1], codes, patients)
     calls = [_calls(chosen, name, codes, patients) for name in chosen.classes]

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.stats import wilcoxon
 
 from cxrtl.errors import PredictionsError
-from cxrtl.evaluate import areas, bootstrap
+from cxrtl.evaluate import bootstrap, overlap
 from cxrtl.evaluate.compare import Difference, compare_auc, compare_ratios, compare_right, nadeau_bengio
 from cxrtl.evaluate.intervals import LEVEL
 from cxrtl.evaluate.judge import TOPS, among, dense, names, patients_of, point, repeats_of, rows, statistic
@@ -80,7 +80,7 @@ def signed_ranks(first: Predictions, second: Predictions) -> Difference:
     `value` is the median gain. Patients without a difference are left out of the ranks, as Wilcoxon did.
     """
     codes, _ = dense(first)
-    gain = pd.Series((areas.image_dice(second) - areas.image_dice(first)).mean(axis=1)).groupby(codes).mean()
+    gain = pd.Series((overlap.image_dice(second) - overlap.image_dice(first)).mean(axis=1)).groupby(codes).mean()
     moved = gain[gain.abs() > 1e-12]
     p = float(wilcoxon(moved).pvalue) if len(moved) else 1.0
     return Difference(float(gain.median()), None, p, "Wilcoxon signed-rank")

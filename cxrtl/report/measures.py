@@ -75,12 +75,16 @@ def add_binary(row: Row, chosen: Predictions, knobs: Report) -> None:
     """What only two classes have; repeats are counted one after the other, as images of their own."""
     row["positives"] = int(chosen.frame["image_id"][chosen.truth].nunique())
     row["confusion"] = counts_of(confusion(chosen.truth, chosen.score))
-    found = precision_recall(chosen.truth, chosen.score, patients_of(chosen))
-    row["average_precision"] = value(found.average, found.interval) if found else value(None, None)
+    row["average_precision"] = average_precision(chosen)
     row["chance_p"] = chance_p(chosen.truth, chosen.score, folds_of(chosen), patients_of(chosen))
     row["calibration"] = calibration(chosen)
     row["operating"] = operating(chosen, knobs)
     row["fold_auc"] = within_folds(chosen, row["metrics"]["auc"]["value"])
+
+
+def average_precision(chosen: Predictions) -> Value:
+    found = precision_recall(chosen.truth, chosen.score, patients_of(chosen))
+    return value(found.average, found.interval) if found else value(None, None)
 
 
 def within_folds(chosen: Predictions, pooled: float | None) -> FoldAuc:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cxrtl.evaluate import areas, curves
+from cxrtl.evaluate import curves, overlap
 from cxrtl.evaluate.judge import against_rest
 from cxrtl.predictions import Predictions
 from cxrtl.report import numbers
@@ -60,7 +60,7 @@ def _dice(summary: Summary, chosen: Chosen, name: str, number: int, folder: Path
     """Every image's Dice as a point, an arm a row: the median, the middle half, and 5 to 95 in 100."""
     figure, axes = new(6.6, 1.2 + 0.55 * len(chosen))
     for place, _, predictions in chosen:
-        found = areas.image_dice(predictions)[:, predictions.classes.index(name)]
+        found = overlap.image_dice(predictions)[:, predictions.classes.index(name)]
         height = place + np.random.default_rng(0).uniform(-0.3, 0.3, size=len(found))
         axes.plot(found, height, linestyle="none", marker=".", markersize=2.5, alpha=0.45, color=colour(place))
         low, first, middle, third, high = np.quantile(found, [0.05, 0.25, 0.5, 0.75, 0.95])

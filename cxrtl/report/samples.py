@@ -24,7 +24,7 @@ from PIL import Image
 from scipy.ndimage import binary_erosion
 
 from cxrtl.errors import DamagedError, PredictionsError, PreparedError
-from cxrtl.evaluate import areas
+from cxrtl.evaluate import overlap
 from cxrtl.evaluate.metrics import THRESHOLD
 from cxrtl.predictions import Predictions
 from cxrtl.records import Prepared
@@ -132,7 +132,7 @@ def _extremes(frame: pd.DataFrame, each: int) -> pd.DataFrame:
 def _outcomes(chosen: Predictions) -> dict[str, Any]:
     """`cell`, `called` and `score` of each row, and in multilabel `label`."""
     if chosen.task == "segmentation":
-        return {"cell": "", "called": "", "score": areas.image_dice(chosen).mean(axis=1)}
+        return {"cell": "", "called": "", "score": overlap.image_dice(chosen).mean(axis=1)}
     if chosen.task == "binary":
         called = chosen.score >= THRESHOLD
         cell = np.where(chosen.truth, np.where(called, "tp", "fn"), np.where(called, "fp", "tn"))

@@ -11,7 +11,7 @@ from scipy.spatial.distance import dice as scipy_dice
 from scipy.spatial.distance import jaccard as scipy_jaccard
 from sklearn import metrics as sk
 
-from cxrtl.evaluate import areas, judge
+from cxrtl.evaluate import judge, overlap
 from cxrtl.evaluate.estimates import estimate
 from cxrtl.evaluate.metrics import auc
 from cxrtl.predictions import Predictions
@@ -103,7 +103,7 @@ def masks(rng: np.random.Generator, images: int) -> tuple[np.ndarray, np.ndarray
 def test_overlap_from_masks_is_scipys() -> None:
     truth, predicted = masks(np.random.default_rng(0), 30)
     counts = [part.sum(axis=(1, 2)).astype(float) for part in (truth, predicted, truth & predicted)]
-    dice, iou = areas.dice(*counts), areas.iou(*counts)
+    dice, iou = overlap.dice(*counts), overlap.iou(*counts)
     assert (dice[:3].tolist(), iou[:3].tolist()) == ([1, 0, 0], [1, 0, 0])
     for place in range(3, 30):
         flat = truth[place].ravel(), predicted[place].ravel()
@@ -127,7 +127,7 @@ def test_segmentation_means_and_pooled() -> None:
             "hausdorff95": h.dropna().mean(),
         }
         assert h.isna().any() and {n: e.value for n, e in found.parts[name].items()} == pytest.approx(per[name])
-    wanted = {name: np.mean([part[name] for part in per.values()]) for name in areas.METRICS}
+    wanted = {name: np.mean([part[name] for part in per.values()]) for name in overlap.METRICS}
     assert {name: item.value for name, item in found.metrics.items()} == pytest.approx(wanted)
 
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from cxrtl.errors import PredictionsError
-from cxrtl.evaluate import areas, bootstrap, judge, paired
+from cxrtl.evaluate import bootstrap, judge, overlap, paired
 from cxrtl.evaluate.compare import compare_auc, compare_ratios
 from cxrtl.predictions import Predictions
 from tests.fakes import simulate
@@ -64,7 +64,7 @@ def test_top1_is_exact_mcnemar_between_independent_images() -> None:
 
 def test_wilcoxon_ranks_the_gains_of_patients() -> None:
     one, two = paired.common(*simulate("segmentation", reach=(1.0, 1.2), images=90, per_patient=3))
-    gain = (areas.image_dice(two) - areas.image_dice(one))[:, 0]
+    gain = (overlap.image_dice(two) - overlap.image_dice(one))[:, 0]
     of_patients = np.array([gain[places].mean() for places in one.frame.groupby("patient_id").indices.values()])
     found = paired.tests(one, two, 1 / 3)["wilcoxon"]
     assert len(of_patients) == 30 and found.value == pytest.approx(np.median(of_patients))
