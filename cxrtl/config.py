@@ -120,6 +120,9 @@ class Published(Table):
     sensitivity: Probability | None = Field(None, description="share of positives found")
     specificity: Probability | None = Field(None, description="share of negatives found")
     auc: Probability | None = Field(None, description="area under the ROC curve")
+    top1: Probability | None = Field(None, description="multiclass: share whose class scores highest")
+    top2: Probability | None = Field(None, description="multiclass: share whose class is among the two highest")
+    dice: Probability | None = Field(None, description="segmentation: mean Dice of images")
     seconds: float | None = Field(None, gt=0, description="time the study states")
 
 
@@ -129,6 +132,9 @@ class Report(Table):
     prevalence: Probability | None = Field(None, description="share of positives at which PPV and NPV are also given")
     sensitivity_target: Probability = Field(0.9, description="sensitivity that an operating point is chosen for")
     specificity_target: Probability = Field(0.9, description="specificity that an operating point is chosen for")
+    top_k: tuple[Annotated[int, Field(ge=2, le=100)], ...] = Field(
+        (2,), description="multiclass: also the share of images whose class is among the k highest scores"
+    )
     smallest_group: int = Field(10, ge=1, description="subgroups of fewer patients are not shown")
 
 

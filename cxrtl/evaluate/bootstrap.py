@@ -13,12 +13,14 @@ import numpy as np
 from scipy.stats import norm
 
 from cxrtl.evaluate.intervals import LEVEL, Interval, quantile
-from cxrtl.evaluate.metrics import THRESHOLD, BoolArray, IntArray, check, counts_to_ratios
+from cxrtl.evaluate.metrics import THRESHOLD, BoolArray, IntArray, check
+from cxrtl.evaluate.weighted import Calls, Statistic
 from cxrtl.predictions import FloatArray
 
 METHOD = "patient bootstrap (BCa)"
 RESAMPLES = 2000
 _CELLS = 4_000_000  # weights held at once: 32 MB
+_TIE = 1e-12  # the same ratio summed in another order is the same ratio
 
 
 @dataclass(frozen=True)
@@ -46,19 +48,17 @@ def resample(
     check(truth, score)
     codes = np.unique(patients, return_inverse=True)[1]
     size = int(codes.max()) + 1
-    table = _patient_counts(truth, score >= threshold, codes, size)
-    pairs = _Pairs.of(truth, score, codes) if ranks else None
-    counts, areas = [], []
-    for weights in draws(size, len(truth), resamples, seed):
-        counts.append(weights @ table)
-        if pairs:
-            areas.append(pairs.auc(weights))
-    ratios = counts_to_ratios(np.concatenate(counts))
-    without = counts_to_ratios(table.sum(axis=0) - table)
-    found = {name: Resampled(ratios[name], without[name]) for name in ratios}
-    if pairs:
-        found["auc"] = Resampled(np.concatenate(areas), pairs.auc_left_out(size))
-    return found
+    statistic = Calls.of(truth, score >= threshold, codes, size, score if ranks else None)
+    return redraw(statistic, size, len(truth), resamples, seed)
+
+
+def redraw(
+    statistic: Statistic, patients: int, images: int, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Resampled]:
+    """The same draws for any statistic of `patients` patients; `images` only bounds the memory of a block."""
+    blocks = [statistic.under(weights) for weights in draws(patients, images, resamples, seed)]
+    without = statistic.left_out()
+    return {name: Resampled(np.concatenate([block[name] for block in blocks]), without[name]) for name in without}
 
 
 def draws(patients: int, images: int, resamples: int, seed: int) -> Iterator[FloatArray]:
@@ -81,8 +81,7 @@ def bca(value: float, drawn: Resampled, level: float = LEVEL) -> Interval | None
     known = drawn.resamples[np.isfinite(drawn.resamples)]
     if len(known) < 0.95 * len(drawn.resamples) or len(known) < 2 or np.ptp(known) == 0:
         return None
-    tie = 1e-12  # the same ratio summed in another order is the same ratio
-    below = float(np.mean(known < value - tie) + 0.5 * np.mean(np.abs(known - value) <= tie))
+    below = float(np.mean(known < value - _TIE) + 0.5 * np.mean(np.abs(known - value) <= _TIE))
     if not 0 < below < 1:
         return None
     bias = float(norm.ppf(below))
@@ -99,64 +98,32 @@ def bca(value: float, drawn: Resampled, level: float = LEVEL) -> Interval | None
     return Interval(float(low), float(high), METHOD, level)
 
 
+def bca_p(value: float, drawn: Resampled) -> float | None:
+    """Two-sided p of the null hypothesis 0: the level at which a bound of the BCa interval of `value` meets 0.
+
+    So p < 0.05 where the 95 % interval leaves 0 out (Efron & Tibshirani, An Introduction to the Bootstrap, 1993,
+    § 15.3 and 22.4). No smaller than 2 / (resamples + 1); None where `bca` has no interval.
+    """
+    if bca(value, drawn) is None:
+        return None
+    known = drawn.resamples[np.isfinite(drawn.resamples)]
+    outermost = 1 / (len(known) + 1)
+
+    def score(point: float) -> float:
+        """The normal quantile of a point among the resamples."""
+        below = float(np.mean(known < point - _TIE) + 0.5 * np.mean(np.abs(known - point) <= _TIE))
+        return float(norm.ppf(min(max(below, outermost), 1 - outermost)))
+
+    bias, place = score(value), score(0.0)
+    shrink = 1 + _acceleration(drawn.left_out) * (place - bias)
+    if shrink <= 0:  # beyond the pole: 0 lies outside every resample the adjustment can reach
+        return 2 * outermost
+    tail = float(norm.cdf((place - bias) / shrink - bias))
+    return max(2 * min(tail, 1 - tail), 2 * outermost)
+
+
 def _acceleration(left_out: FloatArray) -> float:
     known = left_out[np.isfinite(left_out)]
     distance = known.mean() - known if len(known) else known
     spread = float((distance**2).sum()) ** 1.5
     return float((distance**3).sum()) / (6 * spread) if spread > 0 else 0.0
-
-
-def _patient_counts(truth: BoolArray, called: BoolArray, codes: IntArray, patients: int) -> FloatArray:
-    """(tp, fp, fn, tn) of each patient: `[patients, 4]`."""
-    cell = np.where(truth, np.where(called, 0, 2), np.where(called, 1, 3))
-    return np.bincount(codes * 4 + cell, minlength=patients * 4).reshape(patients, 4).astype(np.float64)
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    """Images sorted by score, for AUCs under patient weights. All arrays `[N]`, `starts` `[distinct scores]`."""
-
-    truth: BoolArray
-    score: FloatArray
-    codes: IntArray
-    starts: IntArray
-
-    @classmethod
-    def of(cls, truth: BoolArray, score: FloatArray, codes: IntArray) -> _Pairs:
-        order = np.argsort(score, kind="stable")
-        starts = np.concatenate([[0], np.flatnonzero(np.diff(score[order])) + 1])
-        return cls(truth[order], score[order], codes[order], starts)
-
-    def auc(self, weights: FloatArray) -> FloatArray:
-        """AUC under patient `weights` `[B, patients]`: `[B]`, NaN where a class weighs nothing."""
-        of_images = weights[:, self.codes]
-        positive = np.add.reduceat(of_images * self.truth, self.starts, axis=1)
-        negative = np.add.reduceat(of_images * ~self.truth, self.starts, axis=1)
-        below = np.cumsum(negative, axis=1) - negative / 2
-        total = positive.sum(axis=1) * negative.sum(axis=1)
-        right = (positive * below).sum(axis=1)
-        return np.where(total > 0, right / np.where(total > 0, total, 1), np.nan)
-
-    def auc_left_out(self, patients: int) -> FloatArray:
-        """AUC without each patient in turn, `[patients]`, from pair counts rather than by recomputing P times."""
-        truth, codes = self.truth, self.codes
-        wins = self._wins()
-        positives = np.bincount(codes[truth], minlength=patients)
-        negatives = np.bincount(codes[~truth], minlength=patients)
-        lost = np.bincount(codes, weights=wins, minlength=patients)
-        for patient in np.flatnonzero((positives > 0) & (negatives > 0)):  # their own pairs were taken off twice
-            mine = codes == patient
-            gap = self.score[mine & truth][:, None] - self.score[mine & ~truth][None, :]
-            lost[patient] -= float((gap > 0).sum() + 0.5 * (gap == 0).sum())
-        total = (positives.sum() - positives) * (negatives.sum() - negatives)
-        left = wins[truth].sum() - lost
-        return np.where(total > 0, left / np.where(total > 0, total, 1), np.nan)
-
-    def _wins(self) -> FloatArray:
-        """Each image's pairs ranked right (a tie counts half), `[N]`; the positives' sum equals the negatives'."""
-        lengths = np.diff(np.append(self.starts, len(self.truth)))
-        positive = np.add.reduceat(self.truth.astype(np.float64), self.starts)
-        negative = lengths - positive
-        below = np.cumsum(negative) - negative / 2
-        above = positive.sum() - np.cumsum(positive) + positive / 2
-        return np.where(self.truth, np.repeat(below, lengths), np.repeat(above, lengths))

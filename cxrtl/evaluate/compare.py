@@ -62,7 +62,14 @@ def compare_accuracy(
     threshold: float = THRESHOLD,
     seed: int = 0,
 ) -> Difference:
-    """Difference in accuracy with exact McNemar (Psychometrika 1947; 12:153), or its patient-wise form.
+    """`compare_right` of the calls at `threshold`."""
+    right = [(score >= threshold) == truth for score in (first, second)]
+    return compare_right(right[0], right[1], patients, seed)
+
+
+def compare_right(first: BoolArray, second: BoolArray, patients: IntArray | None = None, seed: int = 0) -> Difference:
+    """Difference in the share of right calls, both `[N]`, with exact McNemar (Psychometrika 1947; 12:153), or its
+    patient-wise form.
 
     With `patients`, the sign of each patient's difference is flipped at random: the null hypothesis that the arms
     may be exchanged within a patient (Good, Permutation, Parametric and Bootstrap Tests, 2005). With one image a
@@ -71,10 +78,9 @@ def compare_accuracy(
     Raises:
         PredictionsError: there are no images.
     """
-    if not len(truth):
+    if not len(first):
         raise PredictionsError("two arms without a common image cannot be compared")
-    right = [((score >= threshold) == truth).astype(np.int64) for score in (first, second)]
-    gain = right[1] - right[0]
+    gain = second.astype(np.int64) - first.astype(np.int64)
     value = float(gain.mean())
     if patients is None:
         return Difference(value, None, mcnemar(int((gain < 0).sum()), int((gain > 0).sum())), "exact McNemar")

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from cxrtl.evaluate import curves
+from cxrtl.evaluate.judge import patients_of
 from cxrtl.evaluate.metrics import confusion
 from cxrtl.predictions import Predictions
-from cxrtl.report import numbers, words
-from cxrtl.report.measures import patients_of
+from cxrtl.report import numbers, vocabulary, words
 from cxrtl.report.shape import Row, Summary
 from cxrtl.report.style import GRID, OTHERS, QUIET, SHOWN_ARMS, Drawing, Mark, colour, line, marker, new, save, short
 
@@ -47,7 +47,7 @@ def roc(summary: Summary, predictions: Predictions, iterations: int, folder: Pat
             axes.plot(curve.false_positive_rate, curve.true_positive_rate, label=label, **look(place))
             marks += _marks(axes, row, chosen) if place < SHOWN_ARMS else []
     axes.set(xlim=(-0.01, 1), ylim=(0, 1.01), aspect="equal", xlabel="1 − specificity", ylabel="sensitivity")
-    _finish(axes, summary, iterations, "AUC, pooled", "lower right")
+    finish(axes, summary, iterations, "AUC, pooled", "lower right")
     alt = f"ROC curves after {iterations} iterations, pooled over folds, with each arm's AUC."
     return save(figure, folder, f"roc-{iterations}", alt, marks)
 
@@ -76,7 +76,7 @@ def precision_recall(summary: Summary, predictions: Predictions, iterations: int
     axes.set(
         xlim=(-0.01, 1.01), ylim=(0, 1.01), aspect="equal", xlabel="recall (sensitivity)", ylabel="precision (PPV)"
     )
-    _finish(axes, summary, iterations, "average precision", "lower left")
+    finish(axes, summary, iterations, "average precision", "lower left")
     alt = (
         f"Precision against recall after {iterations} iterations, pooled over folds, with each arm's average precision."
     )
@@ -98,31 +98,32 @@ def calibration(summary: Summary, iterations: int, folder: Path) -> Drawing:
         axes.plot(x, y, marker=marker(place), markersize=4, label=label, **look(place))
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.set(xlabel="mean score of a bin", ylabel=f"share that is {short(summary['positive'], 22)}")
-    _finish(axes, summary, iterations, "ECE", "upper left")
+    finish(axes, summary, iterations, "ECE", "upper left")
     alt = f"Reliability diagrams after {iterations} iterations, with each arm's expected calibration error."
     return save(figure, folder, f"calibration-{iterations}", alt)
 
 
 def forest(summary: Summary, folder: Path) -> Drawing | None:
-    """The headline's AUC in each subgroup that has one, with its interval; the line is all images."""
-    shown = [row for row in summary["subgroups"] if not row["hidden"] and row["metrics"]["auc"]["value"] is not None]
+    """The headline's leading measure in each subgroup that has one, with its interval; the line is all images."""
+    lead, said = summary["lead"], vocabulary.name(summary["lead"])
+    shown = [row for row in summary["subgroups"] if not row["hidden"] and row["metrics"][lead]["value"] is not None]
     if not shown:
         return None
     figure, axes = new(6.6, 0.9 + 0.3 * len(shown))
-    overall = words.headline(summary)["metrics"]["auc"]["value"] or 0.0
+    overall = words.headline(summary)["metrics"][lead]["value"] or 0.0
     axes.axvline(overall, color=QUIET, linewidth=0.8, linestyle="--")
     marks: list[Mark] = []
     for place, row in enumerate(shown):
-        found = row["metrics"]["auc"]
+        found = row["metrics"][lead]
         middle, low, high = (found[name] or 0.0 for name in ("value", "low", "high"))
         if found["low"] is not None:
             axes.hlines(place, low, high, color=colour(0), linewidth=1.4)
         axes.plot(middle, place, marker="s", markersize=5, color=colour(0))
-        said = f"{row['column']} {row['group']}: AUC {numbers.area(middle)}, {numbers.bounds('auc', found)}"
-        marks.append((axes, middle, place, said))
+        text = f"{row['column']} {row['group']}: {said} {numbers.area(middle)}, {numbers.bounds(lead, found)}"
+        marks.append((axes, middle, place, text))
     axes.set_yticks(range(len(shown)), [short(f"{row['column']}: {row['group']}", 40) for row in shown])
-    axes.set(ylim=(len(shown) - 0.5, -0.5), xlabel=f"AUC with {words.level(summary)} interval; dashed: all images")
-    alt = "AUC with interval in each subgroup; the values are in the table of subgroups."
+    axes.set(ylim=(len(shown) - 0.5, -0.5), xlabel=f"{said} with {words.level(summary)} interval; dashed: all images")
+    alt = f"{said} with interval in each subgroup; the values are in the table of subgroups."
     return save(figure, folder, "subgroups", alt, marks)
 
 
@@ -130,9 +131,9 @@ def _label(place: int, row: Row, value: str) -> str | None:
     return f"{short(row['arm'], 22)}  {value}" if place < SHOWN_ARMS else None
 
 
-def _finish(axes: Axes, summary: Summary, iterations: int, title: str, where: Where) -> None:
+def finish(axes: Axes, summary: Summary, iterations: int, title: str, where: Where, heading: str = "") -> None:
     """Title, and a legend with the first arm on top."""
-    axes.set_title(f"{iterations} iterations")
+    axes.set_title(heading or f"{iterations} iterations")
     handles, labels = (list(reversed(found)) for found in axes.get_legend_handles_labels())
     rest = len(summary["arms"]) - SHOWN_ARMS
     if rest > 0:

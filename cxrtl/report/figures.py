@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cxrtl.predictions import FloatArray
-from cxrtl.report import curves, numbers, words
+from cxrtl.report import curves, numbers, parts, vocabulary, words
 from cxrtl.report.load import Done, Loaded, read_curve
 from cxrtl.report.shape import Row, Summary
 from cxrtl.report.style import (
@@ -38,13 +38,15 @@ SHOWN_PROGRESS = 12
 
 @dataclass(frozen=True)
 class Drawings:
-    """Everything drawn; `roc`, `precision` and `calibration` one a budget, `progress` one an arm."""
+    """Everything drawn; `roc`, `precision` and `calibration` one a budget, `progress` one an arm, `parts` the ROC
+    curves of one class or finding each, or how the Dice of one structure is spread."""
 
     time: Drawing
     roc: tuple[Drawing, ...]
     precision: tuple[Drawing, ...]
     calibration: tuple[Drawing, ...]
-    confusion: Drawing
+    parts: tuple[Drawing, ...]
+    confusion: Drawing | None
     progress: tuple[Drawing, ...]
     forest: Drawing | None
 
@@ -53,17 +55,19 @@ def draw(loaded: Loaded, summary: Summary) -> Drawings:
     """Draw all figures into the run's `figures/`, replacing what an earlier report left there."""
     folder = loaded.run.path("figures")
     folder.mkdir(exist_ok=True)
-    for kind in ("roc-", "precision-", "calibration-", "progress-", "subgroups"):
+    for kind in ("roc-", "precision-", "calibration-", "progress-", "part-", "confusion", "subgroups"):
         for stale in folder.glob(f"{kind}*.*"):
             stale.unlink()
     budgets = sorted({row["iterations"] for row in summary["rows"]})[-SHOWN_BUDGETS:]
+    binary = budgets if summary["task"] == "binary" else []
     with styled():
         return Drawings(
             time=_time(summary, folder),
-            roc=tuple(curves.roc(summary, loaded.predictions, budget, folder) for budget in budgets),
-            precision=tuple(curves.precision_recall(summary, loaded.predictions, budget, folder) for budget in budgets),
-            calibration=tuple(curves.calibration(summary, budget, folder) for budget in budgets),
-            confusion=_confusion(summary, folder),
+            roc=tuple(curves.roc(summary, loaded.predictions, budget, folder) for budget in binary),
+            precision=tuple(curves.precision_recall(summary, loaded.predictions, budget, folder) for budget in binary),
+            calibration=tuple(curves.calibration(summary, budget, folder) for budget in binary),
+            parts=parts.draw(summary, loaded.predictions, folder),
+            confusion=parts.confusion(summary, budgets, folder),
             progress=_progress(loaded, folder),
             forest=curves.forest(summary, folder),
         )
@@ -71,52 +75,63 @@ def draw(loaded: Loaded, summary: Summary) -> Drawings:
 
 def _time(summary: Summary, folder: Path) -> Drawing:
     figure, axes = new(6.6, 4.1)
+    name, scale = vocabulary.COST[summary["task"]], _scale(summary)
     for place, arm in enumerate(summary["arms"]):
         rows = [row for row in summary["rows"] if row["arm"] == arm]
         if rows and place < SHOWN_ARMS:
-            _time_of_arm(axes, rows, place)
+            _time_of_arm(axes, rows, place, name, scale)
         elif rows:
-            _time_in_grey(axes, rows, f"{len(summary['arms']) - SHOWN_ARMS} other arms" if place == SHOWN_ARMS else "")
-    _pareto(axes, summary["rows"])
+            label = f"{len(summary['arms']) - SHOWN_ARMS} other arms" if place == SHOWN_ARMS else ""
+            _time_in_grey(axes, rows, label, name, scale)
+    _pareto(axes, summary["rows"], name, scale)
     _time_published(axes, summary)
     seconds = [row["time"]["train_fold"] for row in summary["rows"]]
     seconds += [row["seconds"] for row in summary["published"] if row["seconds"]]
     if min(seconds) > 0 and max(seconds) > 30 * min(seconds):
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
     else:
         axes.set_xlim(left=0)
     axes.set_xlabel("training time of a fold, seconds (mean over folds)")
-    axes.set_ylabel("accuracy, %")
+    axes.set_ylabel(f"{vocabulary.of(name)}{', %' * vocabulary.is_share(name)}")
     axes.grid(axis="y", color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     handles, labels = axes.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda i: labels[i].endswith("(published)"))
     figure.legend([handles[i] for i in order], [labels[i] for i in order], loc="outside lower center", ncols=3)
     alt = (
-        f"Accuracy with {words.level(summary)} intervals against mean training time of a fold, one point for each arm "
-        "and budget; the values are in Table 1."
+        f"{vocabulary.name(name)} with {words.level(summary)} intervals against mean training time of a fold, one "
+        "point for each arm and budget; the values are in Table 1."
     )
     return save(figure, folder, "accuracy-time", alt, _time_marks(axes, summary))
 
 
+def _scale(summary: Summary) -> int:
+    """Shares are drawn as percentages, areas as they are."""
+    return 100 if vocabulary.is_share(vocabulary.COST[summary["task"]]) else 1
+
+
 def _time_marks(axes: Axes, summary: Summary) -> list[Mark]:
-    ours = [
-        (r["arm"], r["iterations"], r["time"]["train_fold"], r["metrics"]["accuracy"]["value"]) for r in summary["rows"]
-    ]
-    theirs = [(r["study"], r["iterations"], r["seconds"], r["metrics"]["accuracy"]) for r in summary["published"]]
+    name, scale = vocabulary.COST[summary["task"]], _scale(summary)
+    ours = [(r["arm"], r["iterations"], r["time"]["train_fold"], r["metrics"][name]["value"]) for r in summary["rows"]]
+    theirs = [(r["study"], r["iterations"], r["seconds"], r["metrics"].get(name)) for r in summary["published"]]
     return [
-        (axes, x, 100 * y, f"{name}, {length} iterations: accuracy {numbers.share(y)} % in {numbers.duration(x)}")
-        for name, length, x, y in [*ours, *theirs]
+        (axes, x, scale * y, f"{arm}, {length} iterations: {_said(name, y)} in {numbers.duration(x)}")
+        for arm, length, x, y in [*ours, *theirs]
         if x is not None and y is not None
     ]
 
 
-def _time_of_arm(axes: Axes, rows: Sequence[Row], place: int) -> None:
+def _said(name: str, value: float) -> str:
+    return f"{vocabulary.of(name)} {numbers.metric(name, value)}{' %' * vocabulary.is_share(name)}"
+
+
+def _time_of_arm(axes: Axes, rows: Sequence[Row], place: int, name: str, scale: int) -> None:
     x = [row["time"]["train_fold"] for row in rows]
-    found = [row["metrics"]["accuracy"] for row in rows]
-    y = np.array([100 * (value["value"] or 0) for value in found])
-    low = np.array([np.nan if value["low"] is None else 100 * value["low"] for value in found])
-    high = np.array([np.nan if value["high"] is None else 100 * value["high"] for value in found])
+    found = [row["metrics"][name] for row in rows]
+    y = np.array([scale * (value["value"] or 0) for value in found])
+    low = np.array([np.nan if value["low"] is None else scale * value["low"] for value in found])
+    high = np.array([np.nan if value["high"] is None else scale * value["high"] for value in found])
     axes.errorbar(
         x,
         y,
@@ -136,27 +151,28 @@ def _time_of_arm(axes: Axes, rows: Sequence[Row], place: int) -> None:
             axes.annotate(text, (left, top), (0, 3), textcoords="offset points", ha="center", fontsize=7.5, color=QUIET)
 
 
-def _time_in_grey(axes: Axes, rows: Sequence[Row], label: str) -> None:
+def _time_in_grey(axes: Axes, rows: Sequence[Row], label: str, name: str, scale: int) -> None:
     """An arm beyond the palette: its line only, behind the others."""
-    points = [(row["time"]["train_fold"], row["metrics"]["accuracy"]["value"]) for row in rows]
-    x, y = zip(*[(seconds, 100 * value) for seconds, value in points if value is not None], strict=True)
+    points = [(row["time"]["train_fold"], row["metrics"][name]["value"]) for row in rows]
+    x, y = zip(*[(seconds, scale * value) for seconds, value in points if value is not None], strict=True)
     axes.plot(x, y, color=OTHERS, linewidth=0.7, marker=".", markersize=4, zorder=1, label=label or None)
 
 
-def _pareto(axes: Axes, rows: Sequence[Row]) -> None:
-    """A step through the rows that no other row beats in both accuracy and time."""
-    front = [(row["time"]["train_fold"], row["metrics"]["accuracy"]["value"] or 0) for row in rows if row["pareto"]]
+def _pareto(axes: Axes, rows: Sequence[Row], name: str, scale: int) -> None:
+    """A step through the rows that no other row beats in both the measure and time."""
+    front = [(row["time"]["train_fold"], row["metrics"][name]["value"] or 0) for row in rows if row["pareto"]]
     if len(front) > 1:
         x, y = np.array(sorted(front)).T
-        axes.step(x, 100 * y, where="post", color=QUIET, linewidth=5, alpha=0.18, zorder=0, label="Pareto front")
+        axes.step(x, scale * y, where="post", color=QUIET, linewidth=5, alpha=0.18, zorder=0, label="Pareto front")
 
 
 def _time_published(axes: Axes, summary: Summary) -> None:
+    name, scale = vocabulary.COST[summary["task"]], _scale(summary)
     for place, study in enumerate(dict.fromkeys(row["study"] for row in summary["published"])):
         points = [
-            (row["seconds"], 100 * accuracy)
+            (row["seconds"], scale * value)
             for row in summary["published"]
-            if row["study"] == study and row["seconds"] and (accuracy := row["metrics"]["accuracy"]) is not None
+            if row["study"] == study and row["seconds"] and (value := row["metrics"].get(name)) is not None
         ]
         if points:
             x, y = zip(*points, strict=True)
@@ -170,36 +186,6 @@ def _time_published(axes: Axes, summary: Summary) -> None:
                 markersize=6,
                 label=f"{short(study)} (published)",
             )
-
-
-def _confusion(summary: Summary, folder: Path) -> Drawing:
-    arms = summary["arms"][:SHOWN_ARMS]
-    budgets = sorted({row["iterations"] for row in summary["rows"]})[-SHOWN_BUDGETS:]
-    figure = Figure(figsize=(1.1 + 1.9 * len(budgets), 0.5 + 1.95 * len(arms)), layout="constrained")
-    for place, row in enumerate(summary["rows"]):
-        if row["arm"] in arms and row["iterations"] in budgets:
-            at = arms.index(row["arm"]) * len(budgets) + budgets.index(row["iterations"]) + 1
-            _confusion_panel(figure.add_subplot(len(arms), len(budgets), at), summary, place)
-    alt = "Confusion matrices by arm and budget; the same counts stand in the table of confusion matrices."
-    return save(figure, folder, "confusion", alt)
-
-
-def _confusion_panel(axes: Axes, summary: Summary, place: int) -> None:
-    row = summary["rows"][place]
-    found = row["confusion"]
-    table = np.array([[found["tn"], found["fp"]], [found["fn"], found["tp"]]], dtype=float)
-    axes.imshow(table / np.maximum(table.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1.6)
-    for (y, x), count in np.ndenumerate(table):
-        axes.text(x, y, f"{int(count)}", ha="center", va="center", fontsize=11, color=INK)
-    names = [short(summary["negative"], 10), short(summary["positive"], 10)]
-    axes.set_xticks([0, 1], names)
-    axes.set_yticks([0, 1], names, rotation=90, va="center")
-    axes.tick_params(length=0, labelsize=7.5)
-    axes.set_xlabel("called", fontsize=7.5)
-    axes.set_ylabel("truth", fontsize=7.5)
-    axes.set_title(f"{short(row['arm'], 16)}, {row['iterations']}", fontsize=8)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
 
 
 def _progress(loaded: Loaded, folder: Path) -> tuple[Drawing, ...]:

@@ -77,7 +77,7 @@ def load_run(run: RunDir, partial: bool = False) -> Loaded:
     try:
         experiment = Experiment.model_validate(resolved["experiment"])
         recipes = tuple(Recipe.model_validate(item) for item in resolved["recipes"])
-        negative, positive = resolved["dataset"]["classes"]
+        classes = tuple(str(name) for name in resolved["dataset"]["classes"])
         hashes = {recipe.name: str(resolved["arm_hashes"][recipe.name]) for recipe in recipes}
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         reason = f"{error.error_count()} fault(s)" if isinstance(error, ValidationError) else f"{error!r}"
@@ -87,9 +87,9 @@ def load_run(run: RunDir, partial: bool = False) -> Loaded:
     trials = tuple(_done(run, path, hashes, budgets) for path in sorted(run.root.glob("*/fold*/**/result.json")))
     parts = [_checked(trial, iterations) for trial in trials for iterations in trial.result.budgets]
     predictions = Predictions.concat(parts)
-    if predictions.classes != (negative, positive):
+    if predictions.task != "segmentation" and predictions.classes != classes:
         raise PredictionsError(
-            f"predictions are of the classes {list(predictions.classes)}, the data set of {[negative, positive]}"
+            f"predictions are of the classes {list(predictions.classes)}, the data set of {list(classes)}"
         )
     pooled = pool(predictions, held_out(folds), budgets, partial)
     leakage, subjects = run.path("leakage.json"), run.path("subjects.parquet")

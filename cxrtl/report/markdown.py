@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import html
-import re
-from collections.abc import Iterable, Sequence
+from cxrtl.report import captions, glance, numbers, set_beside, vocabulary, words
+from cxrtl.report.pipes import cell, escape, heads, table
+from cxrtl.report.shape import Row, Summary
 
-from cxrtl.report import numbers, words
-from cxrtl.report.shape import DifferenceRow, PublishedRow, Row, Summary, Value
-from cxrtl.report.versus import Comparison
-
-MAIN = ("accuracy", "sensitivity", "specificity", "auc")
 FURTHER = ("ppv", "npv", "f1")
 
 
@@ -22,53 +17,37 @@ def markdown(summary: Summary) -> str:
         escape(summary["description"]),
         *_glance(summary),
         *_budgets(summary),
-        *_further(summary),
-        *_operating(summary),
-        *_calibration(summary),
-        *_published(summary),
-        *_differences(summary),
+        *(_binary(summary) if summary["task"] == "binary" else _parts(summary)),
+        *set_beside.published(summary),
+        *set_beside.differences(summary),
+        *set_beside.readers(summary),
         *_folds(summary),
         *_subgroups(summary),
+        *_lineage(summary),
         *_provenance(summary),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def escape(text: str) -> str:
-    """Text that Markdown, HTML inside it and a table cell all leave alone."""
-    plain = html.escape(" ".join(str(text).split()), quote=False)
-    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", plain)
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A pipe table; the first column reads left, the rest right."""
-    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def _glance(summary: Summary) -> list[str]:
     answers = (
-        ("How good", words.how_good(summary), words.how_good_note(summary)),
-        ("How sure", words.how_sure(summary), words.how_sure_note(summary)),
-        ("How long", words.how_long(summary), words.how_long_note(summary)),
-        ("Leak-free", words.leak_free(summary), words.leak_free_note(summary)),
+        ("How good", glance.how_good(summary), glance.how_good_note(summary)),
+        ("How sure", glance.how_sure(summary), glance.how_sure_note(summary)),
+        ("How long", glance.how_long(summary), glance.how_long_note(summary)),
+        ("Leak-free", glance.leak_free(summary), glance.leak_free_note(summary)),
     )
     return ["\n".join(f"- **{name}**: {escape(answer)}. {escape(note)}" for name, answer, note in answers)]
 
 
-def _cell(metrics: dict[str, Value], name: str) -> str:
-    value = metrics[name]
-    return f"{numbers.metric(name, value['value'])} [{numbers.bounds(name, value)}]".replace(" []", "")
-
-
 def _budgets(summary: Summary) -> list[str]:
-    head = ["Arm", "Iterations", "Accuracy %", "Sensitivity %", "Specificity %", "AUC pooled", "AUC folds, mean ± sd"]
+    lead = vocabulary.name(summary["lead"])
+    head = ["Arm", "Iterations", *heads(summary["columns"]), f"{lead} folds, mean ± sd"]
     head += ["Train s, sum", "Train s, fold", "Wall s, sum"]
     rows = [
         [
             escape(row["arm"]),
             str(row["iterations"]),
-            *(_cell(row["metrics"], name) for name in MAIN),
+            *(cell(row["metrics"], name) for name in summary["columns"]),
             words.mean_sd(row),
             numbers.seconds(row["time"]["train_total"]),
             numbers.seconds(row["time"]["train_fold"]),
@@ -86,14 +65,44 @@ def _budgets(summary: Summary) -> list[str]:
     ]
 
 
+def _binary(summary: Summary) -> list[str]:
+    return [*_further(summary), *_operating(summary), *_calibration(summary)]
+
+
+def _parts(summary: Summary) -> list[str]:
+    """Classes, findings or structures; of several classes also who was called what, by the headline."""
+    names = list(summary["rows"][0]["parts"][0]["metrics"])
+    one, several = vocabulary.PARTS[summary["task"]]
+    rows = [
+        [
+            escape(row["arm"]),
+            str(row["iterations"]),
+            escape(part["name"]),
+            str(part["images"]),
+            str(part["positives"]),
+            *(cell(part["metrics"], name) for name in names),
+        ]
+        for row in summary["rows"]
+        for part in row["parts"]
+    ]
+    head = ["Arm", "Iterations", words.capital(one), "Images", "With it", *heads(names)]
+    blocks = [f"## {words.capital(several)}", captions.parts(summary), table(head, rows), words.sample_size(summary)]
+    row, classes = words.headline(summary), summary["data"]["classes"]
+    if "table" in row:
+        counts = [[escape(name), *map(str, line)] for name, line in zip(classes, row["table"], strict=True)]
+        head = ["Truth", *(f"called {escape(name)}" for name in classes)]
+        blocks += [f"Confusion matrix of {escape(row['arm'])}, {row['iterations']}:", table(head, counts)]
+    return blocks
+
+
 def _further(summary: Summary) -> list[str]:
     head = ["Arm", "Iterations", "PPV %", "NPV %", "F1", "AP", "Chance p", "Brier", "TP", "FN", "FP", "TN"]
     rows = [
         [
             escape(row["arm"]),
             str(row["iterations"]),
-            *(_cell(row["metrics"], name) for name in FURTHER),
-            _cell({"auc": row["average_precision"]}, "auc"),
+            *(cell(row["metrics"], name) for name in FURTHER),
+            cell({"auc": row["average_precision"]}, "auc"),
             numbers.p_value(row["chance_p"]),
             numbers.area(row["calibration"]["brier"]),
             *(str(count) for count in _counts(row)),
@@ -111,14 +120,14 @@ def _counts(row: Row) -> tuple[int, int, int, int]:
 def _operating(summary: Summary) -> list[str]:
     names = words.operating_metrics(summary)
     stated = f" at {numbers.share(summary['prevalence'])}"
-    labels = [words.METRIC_NAMES[name.removesuffix("_at")] + (stated if name.endswith("_at") else "") for name in names]
+    labels = [vocabulary.name(name.removesuffix("_at")) + (stated if name.endswith("_at") else "") for name in names]
     rows = [
         [
             escape(row["arm"]),
             str(row["iterations"]),
             words.rule(point),
             words.thresholds(point),
-            *(_cell(point["metrics"], name) if name in point["metrics"] else "–" for name in names),
+            *(cell(point["metrics"], name) if name in point["metrics"] else "–" for name in names),
         ]
         for row in summary["rows"]
         for point in row["operating"]
@@ -138,81 +147,16 @@ def _calibration(summary: Summary) -> list[str]:
     return ["## Calibration", said, table(head, rows)]
 
 
-def _published(summary: Summary) -> list[str]:
-    return _published_table(summary["published"], words.headline(summary)["arm"]) if summary["published"] else []
-
-
-def _published_table(published: Sequence[PublishedRow], first: str) -> list[str]:
-    """Each value with its place against every arm of the same length; where there is none, `first` stands for it."""
-    rows = []
-    for item in published:
-        for arm in [verdict["arm"] for verdict in item["against"]] or [first]:
-            cells = []
-            for name in MAIN:
-                value = item["metrics"][name]
-                said = words.verdict(item, arm, name)
-                cells.append("–" if value is None else f"{numbers.metric(name, value)} ({said})")
-            rows.append([escape(item["study"]), str(item["iterations"]), escape(arm), *cells])
-    head = ["Study", "Iterations", "Against arm", "Accuracy %", "Sensitivity %", "Specificity %", "AUC"]
-    return ["## Published values", table(head, rows)]
-
-
-def _differences(summary: Summary) -> list[str]:
-    if not summary["differences"]:
-        return []
-    return ["## Differences between arms", difference_table(summary["differences"])]
-
-
-def difference_table(found: Sequence[DifferenceRow]) -> str:
-    """Each difference with its interval, p and Holm's p."""
-    head = ["Arm", "Iterations"]
-    for label, unit in words.TESTED.values():
-        head += [f"{label}, {unit}", "p", "p, Holm"]
-    rows = []
-    for row in found:
-        cells = [escape(words.sides(row)), str(row["iterations"])]
-        for name in words.TESTED:
-            value, test = row["metrics"].get(name), row["tests"].get(name)
-            cells.append(f"{numbers.gain(name, value['value'])} [{numbers.gain_bounds(name, value)}]" if value else "–")
-            cells += [numbers.p_value(test["p"]), numbers.p_value(test["p_holm"])] if test else ["–", "–"]
-        rows.append(cells)
-    return table(head, rows)
-
-
-def comparison(found: Comparison, said: str, unpaired: str) -> str:
-    """`compare.md`: the comparison page's numbers."""
-    blocks = [f"# {escape(found['first']['name'])} and {escape(found['second']['name'])}", escape(said)]
-    if found["differences"]:
-        note = words.difference_note(found["differences"][0]) if found["paired"] else unpaired
-        blocks += ["## Differences", difference_table(found["differences"]), note]
-    if found["published"]:
-        blocks += _published_table(found["published"], found["entries"][0]["arm"])
-    head = ["Run", "Arm", "Iterations", "Images", "Accuracy %", "Sensitivity %", "Specificity %", "AUC"]
-    rows = [
-        [
-            escape(item["run"]),
-            escape(item["arm"]),
-            str(item["iterations"]),
-            str(item["images"]),
-            *(_cell(item["metrics"], name) for name in MAIN),
-        ]
-        for item in found["entries"]
-    ]
-    return "\n\n".join([*blocks, "## Values", table(head, rows)]) + "\n"
-
-
 def _folds(summary: Summary) -> list[str]:
-    head = ["Arm", "Iterations", "Fold", "Images", "Accuracy %", "Sensitivity %", "Specificity %", "AUC", "Train s"]
+    names = summary["columns"]
+    head = ["Arm", "Iterations", "Fold", "Images", *heads(names, pooled=False), "Train s"]
     rows = [
         [
             escape(row["arm"]),
             str(row["iterations"]),
             str(row["fold"]),
             str(row["images"]),
-            numbers.share(row["accuracy"]),
-            numbers.share(row["sensitivity"]),
-            numbers.share(row["specificity"]),
-            numbers.area(row["auc"]),
+            *(numbers.metric(name, words.fold_value(row, name)) for name in names),
             numbers.seconds(row["train_seconds"]),
         ]
         for row in summary["fold_rows"]
@@ -223,15 +167,16 @@ def _folds(summary: Summary) -> list[str]:
 def _subgroups(summary: Summary) -> list[str]:
     if not summary["subgroups"]:
         return []
-    head = ["Column", "Group", "Images", "Patients", "Accuracy %", "Sensitivity %", "Specificity %", "AUC"]
+    names = summary["columns"]
+    head = ["Column", "Group", "Images", "Patients", *heads(names, pooled=False)]
     rows = []
     for row in summary["subgroups"]:
         cells = [escape(row["column"]), escape(row["group"])]
         if row["hidden"]:
-            rows.append([*cells, f"fewer than {summary['smallest_group']}", *[""] * 5])
+            rows.append([*cells, f"fewer than {summary['smallest_group']}", *[""] * (1 + len(names))])
         else:
             patients = "unknown" if row["patients"] is None else str(row["patients"])
-            rows.append([*cells, str(row["images"]), patients, *(_cell(row["metrics"], name) for name in MAIN)])
+            rows.append([*cells, str(row["images"]), patients, *(cell(row["metrics"], name) for name in names)])
     return ["## Subgroups", words.subgroups(summary), table(head, rows)]
 
 
@@ -257,3 +202,10 @@ def _provenance(summary: Summary) -> list[str]:
         "## How to cite",
         escape(words.citation(summary)),
     ]
+
+
+def _lineage(summary: Summary) -> list[str]:
+    if not summary["lineage"]:
+        return []
+    rows = [[escape(item["arm"]), *map(escape, captions.stage(item))] for item in summary["lineage"]]
+    return ["## Lineage", table(["Arm", *captions.STAGE], rows)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cxrtl.report import vocabulary
 from cxrtl.report.shape import Value
 
 UNDEFINED = "undefined"
@@ -18,8 +19,12 @@ def area(value: float | None) -> str:
 
 
 def metric(name: str, value: float | None) -> str:
-    """A metric as its column writes it: AUC and F1 as they are, the rest as percentages."""
-    return area(value) if name in ("auc", "f1") else share(value)
+    """A measure as its column writes it: shares as percentages, distances in pixels, the rest as they are."""
+    if vocabulary.is_share(name):
+        return share(value)
+    if name == "hausdorff95" and value is not None:
+        return f"{value:.1f}"
+    return area(value)
 
 
 def metric_of(value: float | None, name: str) -> str:
@@ -45,8 +50,11 @@ def signed(value: float | None, digits: int = 3, scale: float = 1) -> str:
 
 
 def gain(name: str, value: float | None) -> str:
-    """A difference in the metric's own unit: areas as they are, shares in percentage points."""
-    return signed(value) if name in ("auc", "fold_auc", "f1") else signed(value, 1, 100)
+    """A difference in the measure's own unit; shares in percentage points."""
+    own = name.removeprefix("fold_")
+    if vocabulary.is_share(own):
+        return signed(value, 1, 100)
+    return signed(value, 1) if own == "hausdorff95" else signed(value)
 
 
 def gain_bounds(name: str, value: Value) -> str:

@@ -10,13 +10,14 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from cxrtl.report import numbers, versus, words
+from cxrtl.report import captions, glance, lineage, numbers, versus, vocabulary, words
 from cxrtl.report.figures import SHOWN_PROGRESS, Drawings, draw
 from cxrtl.report.load import load_run
-from cxrtl.report.markdown import comparison, markdown
+from cxrtl.report.markdown import markdown
 from cxrtl.report.measures import threshold_table
 from cxrtl.report.reporting import reporting
 from cxrtl.report.samples import SHOWN_SIDE, Sample, read_samples
+from cxrtl.report.set_beside import comparison
 from cxrtl.report.shape import Row, Summary
 from cxrtl.report.style import SHOWN_ARMS
 from cxrtl.report.summary import build
@@ -48,13 +49,14 @@ def write_report(run: RunDir, partial: bool = False) -> Path:
     write_bytes(run.path("report.md"), markdown(summary).encode())
     write_bytes(run.path("reporting.md"), reporting(summary).encode())
     page = run.path("report.html")
-    scores = [threshold_table(loaded.predictions.select(row["arm"], row["iterations"])) for row in summary["rows"]]
+    shown = summary["rows"] if summary["task"] == "binary" else []
+    scores = [threshold_table(loaded.predictions.select(row["arm"], row["iterations"])) for row in shown]
     write_bytes(page, render(summary, drawings, samples, scores).encode())
     return page
 
 
 def render(summary: Summary, drawings: Drawings, samples: list[Sample], scores: list[dict[str, list[int]]]) -> str:
-    """The page; `scores` has a `threshold_table` for each row.
+    """The page; `scores` has a `threshold_table` for each row of a binary task, else nothing.
 
     Everything that comes from a result file is escaped by the template engine.
     """
@@ -71,6 +73,11 @@ def render(summary: Summary, drawings: Drawings, samples: list[Sample], scores: 
             cells=_by_cell(samples),
             side=SHOWN_SIDE,
             groups=groups(summary),
+            cost=vocabulary.COST[summary["task"]],
+            captions=captions,
+            glance=glance,
+            lineage=lineage,
+            vocabulary=vocabulary,
             words=words,
             numbers=numbers,
             shown_arms=SHOWN_ARMS,
@@ -87,7 +94,14 @@ def write_comparison(found: versus.Comparison, folder: Path) -> Path:
     write_bytes(folder / "compare.md", comparison(found, said, versus.UNPAIRED).encode())
     page = _templates().get_template("compare.html")
     text = page.render(
-        c=found, said=said, unpaired=versus.UNPAIRED, csp=CSP, script=Markup(SCRIPT), words=words, numbers=numbers
+        c=found,
+        said=said,
+        unpaired=versus.UNPAIRED,
+        csp=CSP,
+        script=Markup(SCRIPT),
+        vocabulary=vocabulary,
+        words=words,
+        numbers=numbers,
     )
     write_bytes(folder / "compare.html", text.encode())
     return folder / "compare.html"

@@ -9,6 +9,10 @@ from typing import Any
 import pandas as pd
 
 from cxrtl.config import Recipe
+from cxrtl.evaluate.judge import against_rest
+from cxrtl.predictions import Predictions
+from cxrtl.records import division_columns
+from cxrtl.report import lineage
 from cxrtl.report.load import Loaded
 from cxrtl.report.shape import Dataset, Leakage, RunTime, Setting, Stamp
 
@@ -36,6 +40,8 @@ def stamps(loaded: Loaded, trials_wanted: int) -> list[Stamp]:
             "training and held-out folds alike. Performance on new patients may be lower than shown."
         )
         found.append(Stamp(kind="ungrouped", text=text))
+    if said := lineage.caution(lineage.division(loaded)):
+        found.append(Stamp(kind="division", text=said))
     if loaded.experiment.data.source == "phantom":
         text = "Synthetic images: this run shows that the software works. It says nothing about patients."
         found.append(Stamp(kind="synthetic", text=text))
@@ -79,8 +85,9 @@ def _check(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _spread(frame: pd.DataFrame, column: str) -> int:
-    """How many values of `column` occur in more than one fold."""
-    return int((frame.groupby(column)["fold"].nunique() > 1).sum()) if len(frame) else 0
+    """How many values of `column` occur in more than one fold of a repeat."""
+    folds = frame.groupby(column)[division_columns(frame)].nunique()
+    return int((folds > 1).any(axis=1).sum()) if len(frame) else 0
 
 
 def dataset(loaded: Loaded) -> Dataset:
@@ -92,8 +99,8 @@ def dataset(loaded: Loaded) -> Dataset:
         images=len(folds),
         patients=int(known.nunique()) if complete else None,
         most_images_of_a_patient=int(known.value_counts().max()) if complete else None,
-        classes=[str(name) for name in raw["classes"]],
-        counts={str(name): int((folds["label"] == name).sum()) for name in raw["classes"]},
+        classes=list(loaded.predictions.classes),
+        counts=_counts(loaded),
         skipped={str(reason): int(count) for reason, count in (raw.get("skipped") or {}).items()},
         grouped=bool(raw.get("grouped")),
         image_size=int(size) if size else None,
@@ -101,6 +108,17 @@ def dataset(loaded: Loaded) -> Dataset:
         folds_hash=str(loaded.resolved.get("folds_hash", "")),
         folds=loaded.k,
     )
+
+
+def _counts(loaded: Loaded) -> dict[str, int]:
+    """Images of each class; with a finding or a structure, among those that were predicted."""
+    chosen = loaded.predictions
+    if chosen.task in ("binary", "multiclass"):
+        return {name: int((loaded.folds["label"] == name).sum()) for name in chosen.classes}
+    once = Predictions(chosen.frame.drop_duplicates("image_id"), chosen.classes, chosen.task)
+    if chosen.task == "segmentation":
+        return {name: int((once.frame[f"truth_{name}"] > 0).sum()) for name in chosen.classes}
+    return {name: int(against_rest(once, name)[0].sum()) for name in chosen.classes}
 
 
 def run_time(loaded: Loaded) -> RunTime:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from cxrtl.report import numbers, words
-from cxrtl.report.markdown import escape, table
-from cxrtl.report.shape import Summary
+from cxrtl.report import glance, lineage, numbers, vocabulary, words
+from cxrtl.report.pipes import escape, table
+from cxrtl.report.shape import Row, Summary
 
 AUTHOR = "**author to fill**"
 CHECKLISTS = Path(__file__).with_name("checklists.toml")
@@ -58,13 +58,20 @@ def _of_data(summary: Summary) -> dict[str, str]:
         "excluded": f"Files that could not be used were left out before the folds were made: {left_out}.",
         "preprocessing": f"Images were decoded to grey and stored at {size}.",
         "identity": "Patient numbers and file names were replaced by keyed hashes before any other step.",
-        "partition": f"They were divided once into {data['folds']} stratified folds, each held out in turn.",
+        "partition": _partition(summary),
         "disjoint": f"Folds are disjoint at the level of the {unit}.",
         "size": words.sample_size(summary) + " The set was taken as it was; no size was planned by the software.",
         "flow": f"{data['images']:,} images of {patients} analysed; left out: {left_out}.",
         "subgroups": f"Performance is given {shown}.",
         "predictors": "The model saw the image's pixels alone.",
     }
+
+
+def _partition(summary: Summary) -> str:
+    found = summary["division"]
+    if found["kind"] == "cv":
+        return f"They were divided once into {found['folds']} stratified folds, each held out in turn."
+    return f"Held out by {lineage.said(found)}, decided once before training."
 
 
 def _of_training(summary: Summary) -> dict[str, str]:
@@ -75,8 +82,8 @@ def _of_training(summary: Summary) -> dict[str, str]:
     machine = ", ".join(f"{key} {summary['environment'][key]}" for key in SOFTWARE if key in summary["environment"])
     compared = f"{len(summary['arms'])} arms were compared on the same folds"
     return {
-        "goal": f"To estimate how well the recipe tells {summary['positive']} from {summary['negative']}.",
-        "model": f"The network is {knob['backbone']} with a new two-class layer.",
+        "goal": f"To estimate how well the recipe {_goal(summary)}.",
+        "model": f"The network is {knob['backbone']} with a new {LAYERS[summary['task']]}.",
         "init": f"It started from {STARTS.get(knob['init'], 'weights of a file, named with its hash in the report')}.",
         "training": f"It was trained for up to {knob['budgets'].split(', ')[-1]} iterations of {knob['batch_size']} "
         f"images ({knob['optimizer']}, rate {knob['rate']}, new layer times {knob['head_rate_factor']}, "
@@ -93,28 +100,63 @@ def _of_training(summary: Summary) -> dict[str, str]:
     }
 
 
+def _goal(summary: Summary) -> str:
+    if summary["task"] == "binary":
+        return f"tells {summary['positive']} from {summary['negative']}"
+    names = ", ".join(summary["data"]["classes"])
+    return (
+        f"{ {'multiclass': 'tells apart', 'multilabel': 'finds', 'segmentation': 'outlines'}[summary['task']] } {names}"
+    )
+
+
+LAYERS = {
+    "binary": "two-class layer",
+    "multiclass": "layer of one output a class",
+    "multilabel": "layer of one output a finding",
+    "segmentation": "decoder",
+}
 STARTS = {"scratch": "random weights", "imagenet": "ImageNet weights"}
 SOFTWARE = ("cxrtl", "python", "torch", "torchvision", "ray")
 
 
 def _of_results(summary: Summary) -> dict[str, str]:
     row = words.headline(summary)
-    cells = row["confusion"]
-    found = row["metrics"]
+    found, binary = row["metrics"], summary["task"] == "binary"
     said = ", ".join(
-        f"{words.METRIC_NAMES[name]} {numbers.metric(name, found[name]['value'])} ({numbers.bounds(name, found[name])})"
-        for name in ("sensitivity", "specificity", "ppv", "npv", "auc")
+        f"{vocabulary.name(name)} {numbers.metric(name, found[name]['value'])} ({numbers.bounds(name, found[name])})"
+        for name in (("sensitivity", "specificity", "ppv", "npv", "auc") if binary else summary["columns"])
     )
     return {
-        "metrics": "Sensitivity, specificity, predictive values, accuracy, F1, area under the ROC curve, average "
-        "precision, Brier score and calibration error were computed.",
+        "metrics": MEASURES[summary["task"]],
         "uncertainty": f"Intervals at {words.level(summary)}: {words.methods(row)}.",
-        "internal": f"Held-out scores of {numbers.plural(row['folds'], 'fold')} were pooled, one for each image.",
-        "threshold": f"A score of {summary['threshold']} or more is positive, set beforehand. {words.OPERATING}",
+        "internal": f"Held-out scores of {numbers.plural(row['folds'], 'fold')} were pooled, one for each image"
+        f"{' and repeat' if summary['division']['repeats'] > 1 else ''}.",
+        "threshold": f"A score of {summary['threshold']} or more is positive, set beforehand. {words.OPERATING}"
+        if binary
+        else glance.called(summary),
         "result": words.citation(summary),
         "diagnostic": f"{said}; {words.level(summary)} intervals in brackets.",
-        "confusion": f"TP {cells['tp']}, FN {cells['fn']}, FP {cells['fp']}, TN {cells['tn']}.",
+        "confusion": _confusion(row),
         "failures": "Sampled false positives and negatives are in the report, drawn at random.",
         "indeterminate": "None: every image has a score.",
         "limits": " ".join(words.limits(summary)),
     }
+
+
+def _confusion(row: Row) -> str:
+    if "confusion" in row:
+        cells = row["confusion"]
+        return f"TP {cells['tp']}, FN {cells['fn']}, FP {cells['fp']}, TN {cells['tn']}."
+    return "See the confusion matrix in the report." if "table" in row else "Counts by finding are in the report."
+
+
+MEASURES = {
+    "binary": "Sensitivity, specificity, predictive values, accuracy, F1, area under the ROC curve, average "
+    "precision, Brier score and calibration error were computed.",
+    "multiclass": "Top-1 and top-k accuracy, macro-averaged sensitivity, F1 and area under the ROC curve (one class "
+    "against the rest), and sensitivity, specificity, predictive values and AUC of each class were computed.",
+    "multilabel": "Sensitivity, specificity, predictive values, F1 and area under the ROC curve of each finding, on "
+    "the images where it is stated, and their macro and micro averages were computed.",
+    "segmentation": "Dice and IoU, as means over images and over pooled pixels, and the 95th percentile of the "
+    "Hausdorff distance were computed.",
+}

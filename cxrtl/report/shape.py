@@ -4,7 +4,25 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
-VERSION = 2
+from cxrtl.records import Task
+from cxrtl.report.shape_rows import Calibration as Calibration
+from cxrtl.report.shape_rows import CalibrationBin as CalibrationBin
+from cxrtl.report.shape_rows import Counts as Counts
+from cxrtl.report.shape_rows import DifferenceRow as DifferenceRow
+from cxrtl.report.shape_rows import FoldAuc as FoldAuc
+from cxrtl.report.shape_rows import FoldRow as FoldRow
+from cxrtl.report.shape_rows import Operating as Operating
+from cxrtl.report.shape_rows import Part as Part
+from cxrtl.report.shape_rows import PublishedRow as PublishedRow
+from cxrtl.report.shape_rows import Reader as Reader
+from cxrtl.report.shape_rows import Row as Row
+from cxrtl.report.shape_rows import Subgroup as Subgroup
+from cxrtl.report.shape_rows import Test as Test
+from cxrtl.report.shape_rows import Times as Times
+from cxrtl.report.shape_rows import Value as Value
+from cxrtl.report.shape_rows import Verdict as Verdict
+
+VERSION = 3
 
 
 class Levelled(TypedDict):
@@ -13,182 +31,8 @@ class Levelled(TypedDict):
     level: float
 
 
-class Value(TypedDict):
-    """An estimate. All None where the data leave it undefined; `method` names the interval's."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    method: str | None
-
-
-class Counts(TypedDict):
-    tp: int
-    fp: int
-    fn: int
-    tn: int
-
-
-class FoldAuc(TypedDict):
-    """The AUC within folds: mean, standard deviation (n − 1), `folds` that have one, and those `undefined`.
-
-    `gap` is pooled minus mean; `differs` where it is larger than 0.01.
-    """
-
-    mean: float | None
-    sd: float | None
-    folds: int
-    undefined: list[int]
-    gap: float | None
-    differs: bool
-
-
-class Times(TypedDict):
-    """Training only, summed over folds and the mean of a fold; `wall` spans the trials from start to end.
-
-    `wall` is None at a budget that is a point on the way to a longer one.
-    """
-
-    train_total: float
-    train_fold: float
-    train_fold_min: float
-    train_fold_max: float
-    wall_total: float | None
-
-
-class CalibrationBin(TypedDict):
-    """Images scored in [`low`, `high`): their mean score and the `share` that is positive."""
-
-    low: float
-    high: float
-    images: int
-    score: float
-    share: Value
-
-
-class Calibration(TypedDict):
-    """Reliability diagram, expected calibration error, and brier = reliability − resolution + uncertainty + within."""
-
-    bins: list[CalibrationBin]
-    ece: float
-    brier: float
-    reliability: float
-    resolution: float
-    uncertainty: float
-    within: float
-
-
-class Operating(TypedDict):
-    """Calls at thresholds that each fold's other folds chose by `rule`; `thresholds` in fold order.
-
-    `metrics` are those of `Row` without the AUC, and `ppv_at` and `npv_at` where a prevalence was stated; empty where
-    a fold has no threshold.
-    """
-
-    rule: str
-    target: float | None
-    thresholds: list[float | None]
-    metrics: dict[str, Value]
-
-
-class Row(TypedDict):
-    """An arm at a budget, pooled over its folds.
-
-    `chance_p` tests the AUC against chance, one-sided. `pareto`: no other row is at least as accurate in less time.
-    """
-
-    arm: str
-    iterations: int
-    images: int
-    positives: int
-    patients: int | None
-    folds: int
-    complete: bool
-    confusion: Counts
-    metrics: dict[str, Value]
-    average_precision: Value
-    chance_p: float | None
-    pareto: bool
-    calibration: Calibration
-    operating: list[Operating]
-    fold_auc: FoldAuc
-    time: Times
-
-
-class FoldRow(TypedDict):
-    """An arm at a budget in one fold."""
-
-    arm: str
-    iterations: int
-    fold: int
-    images: int
-    positives: int
-    confusion: Counts
-    accuracy: float | None
-    sensitivity: float | None
-    specificity: float | None
-    auc: float | None
-    train_seconds: float
-
-
-class Verdict(TypedDict):
-    """Where a published value lies against our interval: inside, above or below; None where either is absent."""
-
-    arm: str
-    metrics: dict[str, str | None]
-
-
-class PublishedRow(TypedDict):
-    """A published row; `against` holds our arms at the same number of iterations."""
-
-    study: str
-    iterations: int
-    metrics: dict[str, float | None]
-    seconds: float | None
-    against: list[Verdict]
-
-
-class Test(TypedDict):
-    """A two-sided p value, as it is and after Holm's adjustment over all comparisons of the page."""
-
-    method: str
-    p: float | None
-    p_holm: float | None
-
-
-class DifferenceRow(TypedDict):
-    """Second minus first, on their common images, at the longest budget both have.
-
-    `metrics` has every metric of `Row` and `fold_auc`, the mean of the folds' differences; `tests` has `auc`,
-    `accuracy` and `fold_auc`. What the data leave undefined is absent.
-    """
-
-    first: str
-    second: str
-    iterations: int
-    images: int
-    metrics: dict[str, Value]
-    tests: dict[str, Test]
-
-
-class Width(TypedDict):
-    """Expected width of the headline's intervals from `size` patients (or images, where patients are unknown)."""
-
-    size: int
-    auc: float | None
-    accuracy: float | None
-
-
-class Subgroup(TypedDict):
-    """The headline's metrics in one group of a further column; where `hidden` (too few patients), nothing but that."""
-
-    column: str
-    group: str
-    hidden: bool
-    images: int | None
-    patients: int | None
-    positives: int | None
-    metrics: dict[str, Value]
+# Expected widths of the headline's intervals, by measure, from `size` patients (or images, where patients are unknown)
+Width = dict[str, float | None]
 
 
 class Gap(TypedDict):
@@ -205,6 +49,34 @@ class Stamp(TypedDict):
 
     kind: str
     text: str
+
+
+class Division(TypedDict):
+    """How images were held out: `kind` as in the experiment, `folds` a repeat, and `tested` of `images` images."""
+
+    kind: str
+    repeats: int
+    folds: int
+    images: int
+    tested: int
+
+
+class Stage(TypedDict):
+    """One training on the way to an arm, the first of them `place` 0; None and "" where it was not recorded."""
+
+    arm: str
+    place: int
+    stage: str
+    run: str
+    run_hash: str
+    weights_sha256: str
+    data_hash: str
+    classes: list[str]
+    images: int | None
+    patients: int | None
+    iterations: int | None
+    rule: str
+    init: str
 
 
 class Dataset(TypedDict):
@@ -253,10 +125,13 @@ class Setting(TypedDict):
 
 
 class Summary(TypedDict):
-    """Everything the page says."""
+    """Everything the page says. `positive` and `negative` are "" in tasks beyond binary."""
 
     version: int
     name: str
+    task: Task
+    lead: str
+    columns: list[str]
     description: str
     run_hash: str
     command: str
@@ -275,15 +150,18 @@ class Summary(TypedDict):
     rows: list[Row]
     published: list[PublishedRow]
     differences: list[DifferenceRow]
+    readers: list[Reader]
     sample_size: list[Width]
     fold_rows: list[FoldRow]
     subgroups: list[Subgroup]
     smallest_group: int
+    division: Division
     data: Dataset
     leakage: Leakage
     time: RunTime
     settings: list[Setting]
     weights: list[dict[str, str]]
+    lineage: list[Stage]
     environment: dict[str, str]
     device: str
     precision: str

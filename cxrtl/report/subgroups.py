@@ -8,26 +8,30 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cxrtl.config import Report
 from cxrtl.data.prepared import read_index
-from cxrtl.evaluate.estimates import estimate
+from cxrtl.evaluate.judge import judge, rows
 from cxrtl.predictions import Predictions
 from cxrtl.records import Prepared
 from cxrtl.report.load import Loaded, load_run
-from cxrtl.report.measures import patients_of, value_of
+from cxrtl.report.measures import value_of
 from cxrtl.report.shape import Subgroup
 from cxrtl.rundir import RunDir, write_frame
 
 MOST_GROUPS = 20  # a column of text with more values may hold identifiers: none of them is shown
 BANDS = 4  # numbers of more values than this are cut into bands of about equally many images
 UNKNOWN = "not recorded"
+READER = "reader_"
 
 
 def keep_subjects(run: RunDir, prepared: Prepared) -> None:
-    """Write `subjects.parquet`: `image_id` and those of the columns in `data.subgroups` that the prepared set has."""
-    wanted = load_run(run).experiment.data.subgroups
-    if wanted:
-        index = read_index(prepared)
-        write_frame(run.path("subjects.parquet"), index[["image_id", *(name for name in wanted if name in index)]])
+    """Write `subjects.parquet`: `image_id`, and of the prepared set's columns those in `data.subgroups` and those of
+    readers, `reader_…`."""
+    index = read_index(prepared)
+    asked = load_run(run).experiment.data.subgroups
+    kept = [name for name in index if name in asked or str(name).startswith(READER)]
+    if asked or kept:
+        write_frame(run.path("subjects.parquet"), index[["image_id", *kept]])
 
 
 def subgroups(loaded: Loaded, headline: Predictions) -> list[Subgroup]:
@@ -39,15 +43,13 @@ def subgroups(loaded: Loaded, headline: Predictions) -> list[Subgroup]:
         return []
     at = loaded.subjects.set_index("image_id").reindex(headline.frame["image_id"])
     columns = [name for name in loaded.experiment.data.subgroups if name in at]
-    smallest = loaded.experiment.report.smallest_group
-    rows = []
+    made = []
     for column in columns:
         groups = banded(at[column])
         names = sorted(set(groups) - {UNKNOWN}, key=_order) + [UNKNOWN] * (UNKNOWN in groups)
         for name in names:
-            part = Predictions(headline.frame[groups == name], headline.classes)
-            rows.append(_row(column, str(name), part, smallest))
-    return rows
+            made.append(_row(column, str(name), rows(headline, groups == name), loaded.experiment.report))
+    return made
 
 
 def banded(values: pd.Series[Any]) -> npt.NDArray[np.str_]:
@@ -73,18 +75,18 @@ def _order(name: str) -> tuple[float, str]:
         return float("inf"), name
 
 
-def _row(column: str, name: str, part: Predictions, smallest: int) -> Subgroup:
-    ids = part.frame["patient_id"]
+def _row(column: str, name: str, part: Predictions, knobs: Report) -> Subgroup:
+    ids, images = part.frame["patient_id"], part.frame["image_id"].nunique()
     patients = int(ids.nunique()) if (ids != "").all() else None
-    if (len(part.frame) if patients is None else patients) < smallest:
+    if (images if patients is None else patients) < knobs.smallest_group:
         return Subgroup(column=column, group=name, hidden=True, images=None, patients=None, positives=None, metrics={})
-    found = estimate(part.truth, part.score, patients_of(part))
+    once = part.frame.drop_duplicates("image_id")
     return Subgroup(
         column=column,
         group=name,
         hidden=False,
-        images=len(part.frame),
+        images=images,
         patients=patients,
-        positives=int(part.truth.sum()),
-        metrics={metric: value_of(item) for metric, item in found.items()},
+        positives=int((once["label"] == part.classes[1]).sum()) if part.task == "binary" else None,
+        metrics={metric: value_of(item) for metric, item in judge(part, knobs.top_k).metrics.items()},
     )

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from cxrtl.evaluate.estimates import estimate
 from cxrtl.evaluate.intervals import LEVEL
-from cxrtl.evaluate.metrics import THRESHOLD, Confusion, auc, confusion, fold_aucs, mean_sd
+from cxrtl.evaluate.judge import confusion_table, judge
+from cxrtl.evaluate.metrics import THRESHOLD
 from cxrtl.predictions import Predictions
 from cxrtl.records import Milestone, held_out
 from cxrtl.report.contrast import differences, published_rows
+from cxrtl.report.lineage import division, lineage
 from cxrtl.report.load import Done, Loaded, load_run
-from cxrtl.report.measures import (
-    average_precision,
-    calibration,
-    chance,
-    folds_of,
-    mark_pareto,
-    operating,
-    patients_of,
-    sample_size,
-    value_of,
-)
+from cxrtl.report.measures import add_binary, fold_rows, mark_pareto, parts_of, sample_size, value_of, within_folds
 from cxrtl.report.provenance import dataset, leakage, run_time, settings, stamps, texts, weights
-from cxrtl.report.shape import VERSION, Counts, FoldAuc, FoldRow, Row, Summary, Times
+from cxrtl.report.readers import readers
+from cxrtl.report.shape import VERSION, Row, Summary, Times
 from cxrtl.report.subgroups import subgroups
+from cxrtl.report.vocabulary import COST, LEADING, SURE, columns
 from cxrtl.rundir import RunDir, write_json
-
-AUC_GAP = 0.01  # beyond it the page says that folds differ in calibration
 
 
 def summarise(run: RunDir, partial: bool = False) -> Summary:
@@ -43,21 +32,27 @@ def summarise(run: RunDir, partial: bool = False) -> Summary:
 
 def build(loaded: Loaded) -> Summary:
     """The summary of a run that has been read. Deterministic: it holds no time of its own making."""
-    rows, fold_rows = [], []
+    rows, folded = [], []
+    task, tops = loaded.predictions.task, loaded.experiment.report.top_k
     for recipe in loaded.recipes:
         for iterations in recipe.train.budgets:
             chosen = loaded.predictions.select(recipe.name, iterations)
             if len(chosen.frame):
                 rows.append(_row(loaded, recipe.name, iterations, chosen))
-                fold_rows += _fold_rows(loaded, recipe.name, iterations, chosen)
-    mark_pareto(rows)
+                points = _milestones(loaded, recipe.name, iterations)
+                seconds = {trial.result.fold: point.train_seconds for trial, point in points}
+                folded += fold_rows(chosen, seconds, tops)
+    mark_pareto(rows, COST[task])
     head = rows[_headline(rows)]
     resolved = loaded.resolved
-    negative, positive = loaded.predictions.classes
+    negative, positive = loaded.predictions.classes if task == "binary" else ("", "")
     threads = resolved.get("threads")
     return Summary(
         version=VERSION,
         name=loaded.experiment.name,
+        task=task,
+        lead=LEADING[task],
+        columns=columns(task, list(head["metrics"])),
         description=loaded.experiment.description,
         run_hash=str(resolved["run_hash"]),
         command=str(resolved.get("command") or f"cxrtl run {loaded.run.path('experiment.toml')}"),
@@ -76,15 +71,18 @@ def build(loaded: Loaded) -> Summary:
         rows=rows,
         published=published_rows(loaded.experiment.published, rows),
         differences=differences(loaded),
-        sample_size=sample_size(head),
-        fold_rows=fold_rows,
+        readers=readers(loaded),
+        sample_size=sample_size(head, SURE[task]),
+        fold_rows=folded,
         subgroups=subgroups(loaded, loaded.predictions.select(head["arm"], head["iterations"])),
         smallest_group=loaded.experiment.report.smallest_group,
+        division=division(loaded),
         data=dataset(loaded),
         leakage=leakage(loaded),
         time=run_time(loaded),
         settings=settings(loaded.recipes),
         weights=weights(resolved.get("weights")),
+        lineage=lineage(loaded),
         environment=texts(loaded.environment),
         device=str(resolved.get("device", "not recorded")),
         precision=str(resolved.get("precision", "not recorded")),
@@ -104,46 +102,29 @@ def _headline(rows: list[Row]) -> int:
     return max((i for i, row in enumerate(rows) if row["arm"] == rows[0]["arm"]), key=lambda i: rows[i]["iterations"])
 
 
-def counts_of(found: Confusion) -> Counts:
-    return Counts(tp=found.tp, fp=found.fp, fn=found.fn, tn=found.tn)
-
-
 def _row(loaded: Loaded, arm: str, iterations: int, chosen: Predictions) -> Row:
-    truth, score, frame = chosen.truth, chosen.score, chosen.frame
-    metrics = {name: value_of(found) for name, found in estimate(truth, score, patients_of(chosen)).items()}
+    frame, knobs = chosen.frame, loaded.experiment.report
+    judged = judge(chosen, knobs.top_k)
     named = frame["patient_id"][frame["patient_id"] != ""]
-    return Row(
+    row = Row(
         arm=arm,
         iterations=iterations,
-        images=len(frame),
-        positives=int(truth.sum()),
+        images=frame["image_id"].nunique(),
         patients=int(named.nunique()) if len(named) == len(frame) else None,
         folds=int(frame["fold"].nunique()),
         complete=len(frame) == len(held_out(loaded.folds)),
-        confusion=counts_of(confusion(truth, score)),
-        metrics=metrics,
-        average_precision=average_precision(chosen),
-        chance_p=chance(chosen),
+        metrics={name: value_of(found) for name, found in judged.metrics.items()},
+        parts=parts_of(chosen, judged),
         pareto=False,
-        calibration=calibration(chosen),
-        operating=operating(chosen, loaded.experiment.report),
-        fold_auc=_fold_auc(chosen, metrics["auc"]["value"]),
         time=_times(_milestones(loaded, arm, iterations)),
     )
-
-
-def _fold_auc(chosen: Predictions, pooled: float | None) -> FoldAuc:
-    found = fold_aucs(chosen.truth, chosen.score, folds_of(chosen))
-    mean, sd = mean_sd(list(found.values()))
-    gap = None if pooled is None or mean is None else pooled - mean
-    return FoldAuc(
-        mean=mean,
-        sd=sd,
-        folds=sum(value is not None for value in found.values()),
-        undefined=[fold for fold, value in found.items() if value is None],
-        gap=gap,
-        differs=gap is not None and abs(gap) > AUC_GAP,
-    )
+    if chosen.task == "binary":
+        add_binary(row, chosen, knobs)
+    else:
+        row["fold_lead"] = within_folds(chosen, row["metrics"][LEADING[chosen.task]]["value"])
+    if chosen.task == "multiclass":
+        row["table"] = confusion_table(chosen).tolist()
+    return row
 
 
 def _milestones(loaded: Loaded, arm: str, iterations: int) -> list[tuple[Done, Milestone]]:
@@ -166,28 +147,3 @@ def _times(reached: list[tuple[Done, Milestone]]) -> Times:
         train_fold_max=max(train),
         wall_total=sum(trial.result.wall_seconds for trial, _ in reached) if last else None,
     )
-
-
-def _fold_rows(loaded: Loaded, arm: str, iterations: int, chosen: Predictions) -> list[FoldRow]:
-    fold, truth, score = folds_of(chosen), chosen.truth, chosen.score
-    seconds = {trial.result.fold: point.train_seconds for trial, point in _milestones(loaded, arm, iterations)}
-    rows = []
-    for k in np.unique(fold):
-        mask = fold == k
-        found = confusion(truth[mask], score[mask])
-        rows.append(
-            FoldRow(
-                arm=arm,
-                iterations=iterations,
-                fold=int(k),
-                images=found.images,
-                positives=found.tp + found.fn,
-                confusion=counts_of(found),
-                accuracy=found.ratio("accuracy"),
-                sensitivity=found.ratio("sensitivity"),
-                specificity=found.ratio("specificity"),
-                auc=auc(truth[mask], score[mask]),
-                train_seconds=seconds[int(k)],
-            )
-        )
-    return rows

@@ -12,18 +12,21 @@ from pydantic import TypeAdapter, ValidationError
 from cxrtl.config import Published
 from cxrtl.errors import ConfigError, PredictionsError
 from cxrtl.evaluate.compare import unpaired
-from cxrtl.evaluate.estimates import Estimate, estimate
+from cxrtl.evaluate.estimates import Estimate
 from cxrtl.evaluate.intervals import LEVEL
+from cxrtl.evaluate.judge import judge
+from cxrtl.evaluate.paired import common
 from cxrtl.predictions import Predictions
-from cxrtl.records import held_out
-from cxrtl.report.contrast import adjusted, difference, pair, published_rows
+from cxrtl.records import Task, held_out
+from cxrtl.report.contrast import adjusted, published_rows, with_parts
 from cxrtl.report.load import Loaded
-from cxrtl.report.measures import patients_of, value, value_of
+from cxrtl.report.measures import value, value_of
 from cxrtl.report.numbers import plural
 from cxrtl.report.shape import DifferenceRow, PublishedRow, Value
 from cxrtl.report.summary import build
+from cxrtl.report.vocabulary import columns
 
-COMPARISON_VERSION = 1
+COMPARISON_VERSION = 2
 UNPAIRED = (
     "The runs count as independent samples: each interval comes from the two sides' own (MOVER, Zou & Donner 2008), "
     "and there is no paired test. Where the runs share patients this is too cautious; where their images differ, so "
@@ -56,6 +59,8 @@ class Comparison(TypedDict):
     """Everything the page says. `first` and `second` of `differences` are arms; `published` is empty between runs."""
 
     version: int
+    task: Task
+    columns: list[str]
     level: float
     paired: bool
     first: Side
@@ -84,7 +89,8 @@ def compare_runs(first: Loaded, second: Loaded, ask_unpaired: bool = False) -> C
     Raises:
         PredictionsError: the classes differ; or, unless `ask_unpaired`, the images, labels or folds do.
     """
-    if first.predictions.classes != second.predictions.classes:
+    tops = first.experiment.report.top_k
+    if (first.predictions.task, first.predictions.classes) != (second.predictions.task, second.predictions.classes):
         raise PredictionsError(
             f"the runs tell different classes apart: {first.predictions.classes} and {second.predictions.classes}"
         )
@@ -93,16 +99,18 @@ def compare_runs(first: Loaded, second: Loaded, ask_unpaired: bool = False) -> C
     entries, differences = [], []
     for here, there in _places(first, second):
         parts = [run.predictions.select(*place) for run, place in ((first, here), (second, there))]
-        found = [estimate(part.truth, part.score, patients_of(part)) for part in parts]
+        found = [judge(part, tops).metrics for part in parts]
         for run, place, part, metrics in zip(_names(first, second), (here, there), parts, found, strict=True):
             entries.append(_entry(run, place, part, metrics))
         names = here[0], there[0]
         if ask_unpaired:
             differences.append(_apart(names, there[1], parts, found))
         else:
-            differences.append(difference(*names, there[1], pair(*parts), first.test_to_train))
+            differences += with_parts(first, *names, there[1], common(*parts))
     return Comparison(
         version=COMPARISON_VERSION,
+        task=first.predictions.task,
+        columns=columns(first.predictions.task, list(entries[0]["metrics"])),
         level=LEVEL,
         paired=not ask_unpaired,
         first=_side(first),
@@ -118,6 +126,8 @@ def compare_published(ours: Loaded, path: Path) -> Comparison:
     summary, rows = build(ours), read_published(path)
     return Comparison(
         version=COMPARISON_VERSION,
+        task=summary["task"],
+        columns=summary["columns"],
         level=LEVEL,
         paired=False,
         first=_side(ours),
@@ -205,7 +215,7 @@ def _side(run: Loaded) -> Side:
 
 def _entry(run: str, place: Place, part: Predictions, found: dict[str, Estimate]) -> Entry:
     metrics = {name: value_of(item) for name, item in found.items()}
-    return Entry(run=run, arm=place[0], iterations=place[1], images=len(part.frame), metrics=metrics)
+    return Entry(run=run, arm=place[0], iterations=place[1], images=part.frame["image_id"].nunique(), metrics=metrics)
 
 
 def _apart(
@@ -215,6 +225,7 @@ def _apart(
     return DifferenceRow(
         first=names[0],
         second=names[1],
+        part="",
         iterations=iterations,
         images=sum(len(part.frame) for part in parts),
         metrics={name: value(gap.value, gap.interval) for name, gap in gaps.items() if gap},

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from cxrtl.report.numbers import UNDEFINED, area, bounds, duration, plural, share, signed
-from cxrtl.report.shape import DifferenceRow, Levelled, Operating, PublishedRow, Row, Summary, Verdict
+from typing import Any, cast
 
-METRIC_NAMES = {
-    "accuracy": "Accuracy",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "ppv": "PPV",
-    "npv": "NPV",
-    "f1": "F1",
-    "auc": "AUC",
-}
+from cxrtl.report import lineage
+from cxrtl.report.numbers import UNDEFINED, area, bounds, metric, plural, share, signed
+from cxrtl.report.shape import (
+    DifferenceRow,
+    FoldAuc,
+    FoldRow,
+    Levelled,
+    Operating,
+    PublishedRow,
+    Row,
+    Summary,
+    Verdict,
+)
+from cxrtl.report.vocabulary import is_share, name, of, tested, tested_part
+
 VERDICTS = {"inside": "inside our interval", "above": "outside, above", "below": "outside, below"}
 OPERATING = (
     "The threshold for a held-out fold is chosen on the pooled out-of-fold scores of the other folds, of the same arm "
@@ -25,21 +30,26 @@ CHANCE = (
     "patient's likeness to himself nor a fold's calibration counts as skill. "
     "Average precision: logit interval over positive patients."
 )
-TESTED = {
-    "auc": ("AUC, pooled", "difference"),
-    "fold_auc": ("AUC, mean of folds", "difference"),
-    "accuracy": ("Accuracy", "difference, points"),
-}
 CELL_NAMES = {
     "tp": "true positives",
     "fn": "false negatives",
     "fp": "false positives",
     "tn": "true negatives",
+    "wrong": "called wrong",
+    "right": "called right",
+    "worst": "lowest Dice",
+    "median": "middle Dice",
+    "best": "highest Dice",
 }
 
 
+def spread(row: Row) -> FoldAuc:
+    """The leading measure within folds."""
+    return row["fold_auc"] if "fold_auc" in row else row["fold_lead"]
+
+
 def mean_sd(row: Row) -> str:
-    found = row["fold_auc"]
+    found = spread(row)
     if found["mean"] is None:
         return UNDEFINED
     return f"{found['mean']:.3f}" if found["sd"] is None else f"{found['mean']:.3f} ± {found['sd']:.3f}"
@@ -53,58 +63,9 @@ def headline(summary: Summary) -> Row:
     return summary["rows"][summary["headline"]]
 
 
-def how_good(summary: Summary) -> str:
-    found = headline(summary)["metrics"]
-    shares = [f"{name} {share(found[name]['value'])}\u00a0%" for name in ("accuracy", "sensitivity", "specificity")]
-    return f"AUC {area(found['auc']['value'])}, {', '.join(shares)}"
-
-
-def how_good_note(summary: Summary) -> str:
-    row = headline(summary)
-    why = "the first arm at its last budget" if len(summary["rows"]) > 1 else "the only arm and budget"
-    if len(summary["arms"]) > 1:
-        why += "; no arm is picked by its result, and all of them are in the table below"
-    return (
-        f"{row['arm']} after {plural(row['iterations'], 'iteration')}, on held-out images pooled over "
-        f"{plural(row['folds'], 'fold')}: {why}. A score of {summary['threshold']} or more is called "
-        f"{summary['positive']}."
-    )
-
-
-def how_sure(summary: Summary) -> str:
-    found = headline(summary)["metrics"]
-    return (
-        f"AUC {bounds('auc', found['auc'])}, accuracy {bounds('accuracy', found['accuracy'])}\u00a0% "
-        f"({level(summary)} intervals)"
-    )
-
-
-def how_sure_note(summary: Summary) -> str:
-    row = headline(summary)
-    methods = sorted({value["method"] for value in row["metrics"].values() if value["method"]})
-    folds = f"Between folds the AUC is {mean_sd(row)} (mean ± sd)." if row["fold_auc"]["mean"] is not None else ""
-    return f"From {images_of(row)}, by {', '.join(methods) or 'no method'}. {folds}".strip()
-
-
 def images_of(row: Row) -> str:
     patients = "unknown patients" if row["patients"] is None else plural(row["patients"], "patient")
     return f"{plural(row['images'], 'image')} of {patients}"
-
-
-def how_long(summary: Summary) -> str:
-    row = headline(summary)
-    return f"{duration(row['time']['train_fold'])} of training a fold"
-
-
-def how_long_note(summary: Summary) -> str:
-    row, time = headline(summary), summary["time"]
-    whole = duration(row["time"]["train_total"])
-    wall = "" if time["wall"] is None else f"; the whole run took {duration(time['wall'])} from start to end"
-    arms = f" for {plural(len(summary['arms']), 'arm')}" if wall and len(summary["arms"]) > 1 else ""
-    return (
-        f"{whole} over {plural(row['folds'], 'fold')} of this arm{wall}{arms}. "
-        f"On {summary['device']}, {summary['precision']}."
-    )
 
 
 def sample_size(summary: Summary) -> str:
@@ -112,7 +73,10 @@ def sample_size(summary: Summary) -> str:
     patients = headline(summary)["patients"]
     unit = "image" if patients is None else "patient"
     widths = "; ".join(
-        f"{plural(item['size'], unit)}: AUC {area(item['auc'])}, accuracy {share(item['accuracy'])} points"
+        f"{plural(int(item['size'] or 0), unit)}: "
+        + ", ".join(
+            f"{of(key)} {metric(key, width)}{' points' * is_share(key)}" for key, width in item.items() if key != "size"
+        )
         for item in summary["sample_size"]
     )
     return (
@@ -134,42 +98,27 @@ def subgroups(summary: Summary) -> str:
 
 def sides(row: DifferenceRow) -> str:
     """What is subtracted from what; one name where an arm meets itself in another run."""
-    return row["first"] if row["first"] == row["second"] else f"{row['second']} − {row['first']}"
+    whole = row["first"] if row["first"] == row["second"] else f"{row['second']} − {row['first']}"
+    return f"{row['part']}: {whole}" if row["part"] else whole
 
 
-def difference_note(row: DifferenceRow) -> str:
-    """Which tests a table of differences shows, and what they speak of."""
+def difference_note(found: Any, part: bool = False) -> str:
+    """Which tests a table of differences shows, and what they speak of; `found` is a summary or a comparison."""
+    labels = (tested_part if part else tested)(found)
+    row = next(row for row in found["differences"] if bool(row["part"]) == part)
     tests = row["tests"]
-    used = ", ".join(f"{TESTED[name][0]} by {tests[name]['method']}" for name in TESTED if name in tests)
+    used = ", ".join(f"{labels[name][0]} by {tests[name]['method']}" for name in labels if name in tests)
+    share = next((name for name in ("accuracy", "top1") if name in labels), None)
+    own = f" Intervals of {of(share)} by paired bootstrap of patients." if share else ""
+    over_folds = (
+        "; Nadeau–Bengio's test over folds allows for other training sets too, which makes it the most cautious"
+        if any(name.startswith("fold_") for name in tests)
+        else ""
+    )
     return (
-        f"{used}. Intervals of accuracy by paired bootstrap of patients. These hold the trained models fixed and speak "
-        "of other patients, not of another training run; Nadeau–Bengio's test over folds allows for other training "
-        "sets too, which makes it the most cautious."
+        f"{used}.{own} These hold the trained models fixed and speak of other patients, not of another training "
+        f"run{over_folds}."
     )
-
-
-def leak_free(summary: Summary) -> str:
-    found = summary["leakage"]
-    if not found["present"]:
-        return "Not shown: there is no leakage certificate"
-    if not found["passed"]:
-        return "No: the leakage check failed"
-    return "Yes" if found["grouped"] else "Between images yes; between patients not shown"
-
-
-def leak_free_note(summary: Summary) -> str:
-    found, folds = summary["leakage"], f"the {summary['folds']} folds"
-    found_again = (
-        (found["patients_in_two_folds"], "known patient stands", "known patients stand"),
-        (found["identical_images_in_two_folds"], "identical image stands", "identical images stand"),
-    )
-    if not any(count for count, _, _ in found_again):
-        said = f"Looked at again for this page: no known patient and no identical image stands in two of {folds}."
-    else:
-        faults = " and ".join(plural(count, one, many) for count, one, many in found_again if count)
-        said = f"Looked at again for this page: {faults} in two of {folds}."
-    passed = sum(bool(check["passed"]) for check in found["checks"])
-    return f"{passed} of {plural(len(found['checks']), 'check')} passed. {said}" if found["present"] else said
 
 
 def rule(point: Operating) -> str:
@@ -194,13 +143,13 @@ def operating_metrics(summary: Summary) -> list[str]:
 
 def gap_notes(summary: Summary) -> list[str]:
     """One sentence for each row whose pooled and mean-fold AUC disagree."""
-    notes = []
+    notes, lead = [], summary["lead"]
     for row in summary["rows"]:
-        found = row["fold_auc"]
+        found = spread(row)
         if found["differs"]:
             notes.append(
-                f"{row['arm']} at {row['iterations']}: pooled AUC {area(row['metrics']['auc']['value'])} against a "
-                f"mean of {area(found['mean'])} within folds ({signed(found['gap'])})"
+                f"{row['arm']} at {row['iterations']}: pooled {of(lead)} {area(row['metrics'][lead]['value'])} against "
+                f"a mean of {area(found['mean'])} within folds ({signed(found['gap'])})"
             )
     return notes
 
@@ -208,9 +157,9 @@ def gap_notes(summary: Summary) -> list[str]:
 def methods(row: Row) -> str:
     """The methods of a row's intervals, each once: `Wilson; AUC DeLong; F1 Wilson (Jaccard)`."""
     found: dict[str, list[str]] = {}
-    for name, value in row["metrics"].items():
+    for key, value in row["metrics"].items():
         if value["method"]:
-            found.setdefault(value["method"], []).append(METRIC_NAMES[name])
+            found.setdefault(value["method"], []).append(name(key))
     if len(found) == 1:
         return next(iter(found))
     return "; ".join(f"{', '.join(names)}: {method}" for method, names in found.items())
@@ -223,7 +172,7 @@ def _verdicts(verdicts: list[Verdict], arm: str) -> dict[str, str | None]:
 
 def verdict(row: PublishedRow, arm: str, name: str) -> str:
     """Where a published value lies, in words; empty where it was not published."""
-    if row["metrics"][name] is None:
+    if row["metrics"].get(name) is None:
         return ""
     found = _verdicts(row["against"], arm).get(name)
     return VERDICTS[found] if found else "no interval of this length"
@@ -231,31 +180,53 @@ def verdict(row: PublishedRow, arm: str, name: str) -> str:
 
 def citation(summary: Summary) -> str:
     """The sentence that goes with the headline number."""
-    row, data = headline(summary), summary["data"]
-    found = row["metrics"]["auc"]
+    row, data, lead = headline(summary), summary["data"], summary["lead"]
+    found = row["metrics"][lead]
     grouped = "grouped by patient" if summary["leakage"]["grouped"] else "not grouped by patient"
     version = summary["environment"].get("cxrtl", "")
     partial = f" ({row['folds']} of them finished)" if not row["complete"] else ""
     return (
-        f"Pooled out-of-fold AUC {area(found['value'])} ({level(summary)} interval {bounds('auc', found)}, "
-        f"{found['method'] or 'no interval'}), {images_of(row)}, {data['folds']}-fold cross-validation {grouped}"
+        f"{'Pooled out-of-fold' if lead.endswith('auc') else 'Out-of-fold'} {of(lead)} "
+        f"{area(found['value'])} ({level(summary)} interval {bounds(lead, found)}, "
+        f"{found['method'] or 'no interval'}), {images_of(row)}, {lineage.said(summary['division'])} {grouped}"
         f"{partial}, {row['arm']} after {plural(row['iterations'], 'iteration')}; cxrtl {version}, "
         f"run {summary['run_hash'][:12]}, data {data['dataset_hash'][:12]}, folds {data['folds_hash'][:12]}."
     )
+
+
+SCOPE = {
+    "multiclass": "The classes of this set only: nothing else was looked for, and PPV, F1 and top-k hold at its mix "
+    "of classes.",
+    "multilabel": "The findings of this set only: others were not looked for, and PPV and F1 hold at its share of "
+    "each. Images on which a finding is not stated say nothing of it.",
+    "segmentation": "The structures of this set only. Overlap says little of small structures' outlines, and "
+    "distances are in pixels of the prepared image, not in millimetres.",
+}
+
+
+def fold_value(row: FoldRow, metric: str) -> float | None:
+    """A fold's measure, of whichever task."""
+    return cast(dict[str, float | None], row.get("metrics", row))[metric]
 
 
 def limits(summary: Summary) -> list[str]:
     """What the numbers do not say."""
     found = [
         "Research use only: this is no medical device, and nothing here was validated for the care of patients.",
-        "Cross-validation speaks of images like these, from the same source. Another hospital, scanner or mix of "
-        "patients needs its own test.",
+        f"{'A holdout' if summary['division']['kind'] == 'holdout' else 'Cross-validation'} speaks of images like "
+        "these, from the same source. Another hospital, scanner or mix of patients needs its own test.",
         "Intervals hold the trained models fixed. They cover the choice of patients, not another seed or another run.",
         "Two classes only: other findings were not looked for, and PPV and NPV hold at this set's share of "
-        f"{summary['positive']}.",
+        f"{summary['positive']}."
+        if summary["task"] == "binary"
+        else SCOPE[summary["task"]],
     ]
     if summary["data"]["patients"] is None:
         found.append("Patients are unknown, so intervals treat images as independent and may be too narrow.")
     if len(summary["arms"]) > 1:
         found.append("Several arms were compared on the same folds: do not pick one by these numbers and quote them.")
     return found
+
+
+def capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,58 +1,30 @@
 """Run folders as the orchestrator writes them, with simulated scores: what the report's tests read.
 
-python tests/report/fake_run.py FOLDER     writes three.., two.. and thirty.. there, with their reports
+PYTHONPATH=. python tests/report/fake_run.py FOLDER     writes the runs of `fake_shape` there, with their reports
 """
 
 from __future__ import annotations
 
-import json
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fake_shape import ENVIRONMENT as ENVIRONMENT
+from fake_shape import SESSIONS as SESSIONS
+from fake_shape import SHAPES as SHAPES
+from fake_shape import SMALL as SMALL
+from fake_shape import TASKS as TASKS
+from fake_shape import Fake as Fake
+from fake_shape import certificate, make_experiment, resolved, write_curve
 
-from cxrtl.config import Experiment
 from cxrtl.predictions import Predictions
 from cxrtl.records import FoldResult, Milestone, Prepared
-from cxrtl.rundir import RunDir, sha256_file, write_json, write_predictions
-
-PUBLISHED = [
-    (250, 0.881, 0.848, 0.914, 0.9353, 158),
-    (500, 0.876, 0.846, 0.906, 0.9326, 230),
-    (1000, 0.875, 0.832, 0.918, 0.9317, 446),
-]
-
-
-@dataclass(frozen=True)
-class Fake:
-    """What to simulate."""
-
-    arms: int = 3
-    folds: int = 10
-    budgets: tuple[int, ...] = (250, 500, 1000)
-    images: int = 1000
-    per_patient: int = 2
-    grouped: bool = True
-    seed: int = 0
-    done: int | None = None  # folds to finish; None: all
-    name: str = "effusion-fake"
-    description: str = "Effusion against normal, transfer from ImageNet, ten folds by patient"
-    classes: tuple[str, str] = ("normal", "effusion")
-    study: str = "Huang et al. 2022"
-    arm_names: tuple[str, ...] = ("resnet50", "resnet50-hflip", "scratch")
-    published: bool = True
-    image_size: int = 64
-    source: str = "table"
-    independent: bool = False  # one training a budget, in folders of their own
-
-    @property
-    def names(self) -> list[str]:
-        extra = [f"arm-{i:02d}" for i in range(len(self.arm_names), self.arms)]
-        return [*self.arm_names[: self.arms], *extra]
+from cxrtl.rundir import RunDir, sha256_file, write_frame, write_json, write_predictions
+from tests.fakes import predict, truths
 
 
 def make_run(root: Path, fake: Fake) -> RunDir:
@@ -61,7 +33,10 @@ def make_run(root: Path, fake: Fake) -> RunDir:
     run = RunDir(root)
     root.mkdir(parents=True)
     folds = make_folds(fake, rng)
-    pq.write_table(pa.Table.from_pandas(folds, preserve_index=False), root / "folds.parquet")
+    shown = [name for name in folds if not name.startswith("truth_")]
+    write_frame(root / "folds.parquet", folds[shown])
+    if fake.readers:
+        write_frame(root / "subjects.parquet", read(fake, folds))
     experiment = make_experiment(fake)
     write_json(root / "experiment.resolved.json", resolved(fake, experiment))
     write_json(root / "leakage.json", certificate(fake, folds))
@@ -70,11 +45,13 @@ def make_run(root: Path, fake: Fake) -> RunDir:
     patient_effect = dict(zip(sorted(set(folds["patient_id"])), rng.normal(size=len(folds)), strict=False))
     effect = folds["patient_id"].map(patient_effect).to_numpy()
     noise = rng.normal(size=len(folds))
-    done = fake.folds if fake.done is None else fake.done
+    done = fake.folds * fake.repeats if fake.done is None else fake.done
     for place, arm in enumerate(fake.names):
         own = rng.normal(size=len(folds))
         for fold in range(done):
-            rows = folds[folds["fold"] == fold]
+            repeat = fold // fake.folds
+            column = f"fold_{repeat}" if repeat else "fold"
+            rows = folds[folds[column] == fold].assign(fold=fold, **({"repeat": repeat} if fake.repeats > 1 else {}))
             base = (0.8 * effect + 0.6 * noise + 0.5 * own)[rows.index]
             for budgets in [(budget,) for budget in fake.budgets] if fake.independent else [fake.budgets]:
                 write_trial(run, replace(fake, budgets=budgets), place, arm, fold, rows, base, rng)
@@ -84,12 +61,12 @@ def make_run(root: Path, fake: Fake) -> RunDir:
 def make_folds(fake: Fake, rng: np.random.Generator) -> pd.DataFrame:
     patients = -(-fake.images // fake.per_patient)
     patient = np.repeat(np.arange(patients), fake.per_patient)[: fake.images]
-    label = np.where(rng.permutation(patients) < patients // 2, fake.classes[1], fake.classes[0])
+    label = np.where(rng.permutation(patients) < patients // 2, fake.classes[-1], fake.classes[0])
     fold = np.empty(patients, int)
     for name in fake.classes:  # stratified: each class dealt out in turn
         members = np.flatnonzero(label == name)
         fold[members] = np.arange(len(members)) % fake.folds
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "image_id": [f"{i:012x}" for i in rng.permutation(10**9 + np.arange(fake.images))],
             "patient_id": [f"p{i:08x}" for i in patient] if fake.grouped else "",
@@ -98,117 +75,28 @@ def make_folds(fake: Fake, rng: np.random.Generator) -> pd.DataFrame:
             "fold": fold[patient],
         }
     )
+    if fake.task != "binary":
+        frame = frame.drop(columns="label").join(truths(fake.task, fake.classes, patient, rng))
+    if fake.kind == "holdout":
+        frame["fold"] = np.where(patient % 10 < 4, 0, -1)
+    for repeat in range(1, fake.repeats):
+        frame[f"fold_{repeat}"] = rng.permutation(np.arange(patients) % fake.folds)[patient] + repeat * fake.folds
+    return frame
 
 
-def make_experiment(fake: Fake) -> Experiment:
-    published = [
-        dict(zip(("study", "iterations", "accuracy", "sensitivity", "specificity", "auc", "seconds"), row, strict=True))
-        for row in ((fake.study, *values) for values in PUBLISHED)
-    ]
-    return Experiment.model_validate(
-        {
-            "name": fake.name,
-            "description": fake.description,
-            "data": {"source": fake.source, "path": "labels.csv"},
-            "folds": {"k": fake.folds, "ungrouped": not fake.grouped},
-            "train": {"budgets": fake.budgets, "independent": fake.independent},
-            "published": published if fake.published else [],
-        }
+def read(fake: Fake, folds: pd.DataFrame) -> pd.DataFrame:
+    """One reader who labels all images, one who gives scores or reads half of them, and a column that is neither."""
+    rng = np.random.default_rng(5)
+    truth, other = folds["label"].to_numpy(), rng.choice(np.array(fake.classes), size=len(folds))
+    first, second = (np.where(rng.random(len(folds)) < skill, truth, other) for skill in (0.7, 0.5))
+    if fake.task == "binary":
+        score = np.clip(0.3 * (truth == fake.classes[1]) + 0.7 * rng.random(len(folds)), 0, 1)
+        second = np.array([f"{value:.3f}" for value in score])
+    else:
+        second = np.where(np.arange(len(folds)) % 2 == 0, second, "")
+    return pd.DataFrame(
+        {"image_id": folds["image_id"], "reader_a": first, "reader_b": second, "reader_note": "see letter"}
     )
-
-
-def resolved(fake: Fake, experiment: Experiment) -> dict[str, object]:
-    recipes = []
-    for name in fake.names:
-        train = experiment.train.model_dump(mode="json") | {"init": "scratch" if name == "scratch" else "imagenet"}
-        augment = experiment.augment.model_dump(mode="json")
-        augment["flip_vertical_probability"] = 0.0 if name.endswith("hflip") else 0.5
-        recipes.append({"name": name, "train": train, "augment": augment})
-    half = fake.images // 2
-    return {
-        "experiment": experiment.model_dump(mode="json"),
-        "recipes": recipes,
-        "run_hash": "c0ffee" + "0" * 58,
-        "arm_hashes": dict.fromkeys(fake.names, "c0ffee" + "0" * 58),
-        "dataset": {
-            "dataset_hash": "da7a" + "0" * 60,
-            "images": fake.images,
-            "classes": list(fake.classes),
-            "counts": {fake.classes[0]: fake.images - half, fake.classes[1]: half},
-            "skipped": {"truncated": 2, "not_an_image": 1},
-            "grouped": fake.grouped,
-            "image_size": fake.image_size,
-        },
-        "folds_hash": "f01d" + "0" * 60,
-        "weights": {
-            name: None
-            if name == "scratch"
-            else {"source": "imagenet", "file": "resnet50-11ad3fa6.pth", "sha256": "11ad3fa6" + "0" * 56}
-            for name in fake.names
-        },
-        "device": "cpu",
-        "precision": "bf16",
-        "threads": 1,
-        "command": "cxrtl run jobs/experiments/effusion.toml",
-    }
-
-
-def certificate(fake: Fake, folds: pd.DataFrame) -> dict[str, object]:
-    patients = folds["patient_id"].nunique() if fake.grouped else 0
-    return {
-        "passed": True,
-        "grouped": fake.grouped,
-        "folds_hash": "f01d" + "0" * 60,
-        "dataset_hash": "da7a" + "0" * 60,
-        "checks": [
-            {"name": "patient in two folds", "passed": True, "found": 0, "examples": []},
-            {"name": "identical image in two folds", "passed": True, "found": 0, "examples": []},
-            {"name": "image without a fold", "passed": True, "found": 0, "examples": []},
-        ],
-        "notes": [] if fake.grouped else ["Patients are unknown: folds are stratified, not grouped."],
-        "per_fold": [
-            {
-                "fold": int(fold),
-                "images": len(rows),
-                "patients": int(rows["patient_id"].nunique()),
-                "positives": int((rows["label"] == fake.classes[1]).sum()),
-            }
-            for fold, rows in folds.groupby("fold")
-        ],
-        "images": len(folds),
-        "patients": int(patients),
-    }
-
-
-ENVIRONMENT = {
-    "python": "3.11.2",
-    "cxrtl": "0.1.0",
-    "torch": "2.9.1+cpu",
-    "torchvision": "0.24.1",
-    "ray": "2.60.0",
-    "processor": "AMD EPYC 9R14",
-    "cores": 2,
-    "memory_gib": 7.6,
-    "gpu": "none",
-    "platform": "Linux-6.1-x86_64",
-    "commit": "0123456789abcdef",
-}
-SESSIONS = [
-    {
-        "started": "2026-11-20T09:12:00+00:00",
-        "prepare_seconds": 21.4,
-        "launch_seconds": 14.2,
-        "wall_seconds": 2150.0,
-        "trials_done": 12,
-    },
-    {
-        "started": "2026-11-20T10:02:00+00:00",
-        "prepare_seconds": 0.6,
-        "launch_seconds": 13.8,
-        "wall_seconds": 3410.5,
-        "trials_done": 18,
-    },
-]
 
 
 def write_trial(
@@ -223,21 +111,27 @@ def write_trial(
 ) -> None:
     folder = run.path(arm, f"fold{fold}", *([f"budget{fake.budgets[0]}"] if fake.independent else []))
     folder.mkdir(parents=True)
-    positive = (rows["label"] == fake.classes[1]).to_numpy()
+    positive = (rows["label"] == fake.classes[-1]).to_numpy()
     reach = 0.05 if arm == "scratch" else 1.75 + 0.15 * np.cos(place)
     milestones, files = [], {}
     shift = rng.normal(scale=0.8)  # folds differ in calibration
     for iterations in fake.budgets:
         signal = reach * (1 - np.exp(-iterations / 150))
-        logit = signal * (positive - 0.5) * 2 * 0.75 + base + shift * 180 / iterations
-        score = 1 / (1 + np.exp(-logit))
-        names = [f"score_{name}" for name in fake.classes]
-        frame = rows[["image_id", "patient_id", "fold", "label"]].assign(arm=arm, iterations=iterations)
-        frame = frame.assign(**{names[0]: 1 - score, names[1]: score}).reset_index(drop=True)
+        told = ["image_id", "patient_id", "fold", *(["repeat"] if fake.repeats > 1 else [])]
+        frame = rows[told].assign(arm=arm, iterations=iterations).reset_index(drop=True)
+        if fake.task == "binary":
+            logit = signal * (positive - 0.5) * 2 * 0.75 + base + shift * 180 / iterations
+            score = 1 / (1 + np.exp(-logit))
+            names = [f"score_{name}" for name in fake.classes]
+            frame = frame.assign(label=rows["label"].to_numpy(), **{names[0]: 1 - score, names[1]: score})
+            right = float(((score >= 0.5) == positive).mean())
+        else:
+            true = rows[[name for name in rows if name.partition("_")[0] in ("label", "truth")]]
+            made = predict(fake.task, fake.classes, true.reset_index(drop=True), base, 1.5 * signal, rng)
+            frame, right = frame.join(made), 1 - 0.4 * np.exp(-iterations / 150)
         path = folder / f"predictions-{iterations}.parquet"
-        write_predictions(path, Predictions(frame, fake.classes))
+        write_predictions(path, Predictions(frame, fake.classes, fake.task))
         files[path.name] = sha256_file(path)
-        right = float(((score >= 0.5) == positive).mean())
         speed = 0.44 * (1 + 0.08 * np.sin(place)) * (1 + 0.03 * rng.normal())
         milestones.append(Milestone(iterations, iterations * speed, 1.2, 0.4, right))
     write_curve(folder / "curve.jsonl", fake, reach, rng)
@@ -263,19 +157,6 @@ def write_trial(
     write_json(folder / "result.json", result.to_json())
 
 
-def write_curve(path: Path, fake: Fake, reach: float, rng: np.random.Generator) -> None:
-    last = fake.budgets[-1]
-    every = max(1, last // 100)
-    lines = []
-    for iteration in range(every, last + 1, every):
-        fitted = 1 - np.exp(-iteration / 150)
-        loss = 0.693 - 0.21 * reach * fitted + 0.05 * rng.normal()
-        accuracy = min(1.0, 0.5 + 0.17 * reach * fitted + 0.05 * rng.normal())
-        record = {"iteration": iteration, "loss": max(loss, 0.01), "accuracy": accuracy, "rate": 1e-4}
-        lines.append(json.dumps({**record, "train_seconds": iteration * 0.44}))
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
 def make_prepared(folder: Path, run: RunDir, fake: Fake) -> Prepared:
     """Shards with a pixel pattern that tells each image apart."""
     folds = pd.read_parquet(run.path("folds.parquet"))
@@ -290,20 +171,12 @@ def make_prepared(folder: Path, run: RunDir, fake: Fake) -> Prepared:
     return Prepared(folder, fake.classes, size, len(folds), fake.grouped, "da7a" + "0" * 60)
 
 
-SMALL = Fake(arms=2, folds=3, budgets=(10, 20), images=90, image_size=32)
-SHAPES = {
-    "three": Fake(),
-    "two": Fake(arms=1, folds=2, budgets=(20,), images=120, per_patient=1, grouped=False, published=False),
-    "thirty": Fake(arms=30, folds=3, images=300),
-    "partial": Fake(done=7),
-}
-
 if __name__ == "__main__":
     from cxrtl.report.load import load_run
     from cxrtl.report.page import write_report
     from cxrtl.report.samples import collect_samples
 
-    for key, shape in SHAPES.items():
+    for key, shape in {**SHAPES, **TASKS}.items():
         made = make_run(Path(sys.argv[1]) / key, shape)
         prepared = make_prepared(Path(sys.argv[1]) / f"{key}-prepared", made, shape)
         collect_samples(made, load_run(made, partial=True).predictions, prepared)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cxrtl.report import numbers, words
-from cxrtl.report.markdown import escape
+from cxrtl.report.pipes import escape
 from cxrtl.report.shape import PublishedRow, Value, Verdict
 
 
