@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cxrtl import config
+from cxrtl import config, weights_cli
 from cxrtl.console import Screen
 from cxrtl.errors import ConfigError, CxrtlError, Interrupted, ManifestError, RunError
 from cxrtl.rundir import RunDir
@@ -23,6 +23,8 @@ app = typer.Typer(
     help="Cross-validated transfer learning on medical images: how well a recipe classifies them, and what it cost. "
     "For research; no medical device.",
 )
+
+app.add_typer(weights_cli.app, name="weights")
 
 Home = Annotated[
     Path | None,
@@ -86,7 +88,7 @@ def _study(
     plan_only: bool,
 ) -> None:
     screen = Screen(as_json)
-    with _manners(screen):
+    with manners(screen):
         checked = config.load(experiment, overrides or ())
         from cxrtl.orchestrate import study  # torch and Ray: seconds to import, so not before the file is checked
 
@@ -116,7 +118,7 @@ def prepare(
 ) -> None:
     """Turn images into Parquet shards; list what cannot be used. `run` does this too, where it is not done yet."""
     screen = Screen(as_json)
-    with _manners(screen):
+    with manners(screen):
         data = _data_of(source, set_ or [])
         from contextlib import ExitStack
 
@@ -151,7 +153,7 @@ def status(
     from cxrtl.report import status as reader
 
     screen = Screen(as_json)
-    with _manners(screen):
+    with manners(screen):
         while True:
             found = reader.read(RunDir(folder.absolute()))
             screen.status(found)
@@ -170,7 +172,7 @@ def report(
     from cxrtl.report import page
 
     screen = Screen(as_json)
-    with _manners(screen):
+    with manners(screen):
         screen.written(page.write_report(_run_folder(folder), partial))
 
 
@@ -187,7 +189,7 @@ def compare(
     from cxrtl.report.load import load_run
 
     screen = Screen(as_json)
-    with _manners(screen):
+    with manners(screen):
         loaded = load_run(_run_folder(first))
         if second.is_file():
             found = versus.compare_published(loaded, second)
@@ -204,7 +206,7 @@ def _run_folder(folder: Path) -> RunDir:
 
 
 @contextmanager
-def _manners(screen: Screen) -> Iterator[None]:
+def manners(screen: Screen) -> Iterator[None]:
     """Turn our errors into a message and an exit code, and the user's Ctrl-C into a calm end."""
     try:
         yield

@@ -22,7 +22,7 @@ LAYERS = [
     ("data.prepare", "data.feed", "orchestrate"),
     ("report",),
     ("console",),
-    ("cli",),
+    ("cli", "weights_cli"),
 ]
 NO_TORCH_NO_RAY = ["errors", "config", "records", "predictions", "rundir", "evaluate", "report"]
 
