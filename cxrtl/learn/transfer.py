@@ -9,7 +9,8 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from cxrtl.config import Train
-from cxrtl.learn import backbones, freeze, weights
+from cxrtl.errors import WeightsError
+from cxrtl.learn import backbones, freeze, stem, weights
 from cxrtl.learn.augment import torch_seed
 
 
@@ -22,6 +23,10 @@ def make_model(
     model = backbones.build(train.backbone, classes)
     if start is not None:
         weights.load(model, start, train.backbone, classes)
+    if train.stem == "grey":
+        stem.make_grey(model)
+    elif stem.has_grey(model):
+        raise WeightsError("these weights have a first layer for one channel: set train.stem = 'grey'")
     freeze.apply(train, model, classes)
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cxrtl.config import Experiment, Train, expand
 from cxrtl.errors import WeightsError
-from cxrtl.learn import backbones
+from cxrtl.learn import backbones, stem
 from cxrtl.learn.lineage import Source
 from cxrtl.learn.names import to_torchvision
 from cxrtl.learn.vision import models
@@ -129,6 +129,8 @@ def load(model: nn.Module, weights: Weights, backbone: str, classes: int) -> Non
         WeightsError: the file is no weights file, or its keys or shapes differ; the message lists them.
     """
     given = read(weights)
+    if any(key.endswith(f".{stem.SHADE}") for key in given):
+        stem.make_grey(model)
     head = backbones.head_keys(backbone, classes)
     wanted = {key: value for key, value in model.state_dict().items() if key not in head}
     given = {key: value for key, value in given.items() if key not in head and not _SIDE_OUTPUTS.match(key)}

@@ -70,6 +70,7 @@ def specs(
         "version": features.VERSION,
         "torch": torch.__version__,
         "backbone": train.backbone,
+        "stem": train.stem,
         "freeze": train.freeze_until or train.freeze,
         "weights_sha256": start.sha256,
         "data": prepared.dataset_hash,
