@@ -223,7 +223,8 @@ class ArmEstimate:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will run where. `concurrent` folds train at once, in `waves`; times in seconds, sizes in bytes."""
+    """What will run where. `concurrent` folds train at once, in `waves`, `folds_per_process` of them in each
+    process; times in seconds, sizes in bytes."""
 
     trials: tuple[Trial, ...]
     done: tuple[str, ...]  # names of the trials that the ledger holds
@@ -231,6 +232,7 @@ class Plan:
     waves: int
     cpus_per_fold: int
     gpus_per_fold: float
+    folds_per_process: int
     cluster_cpus: float
     cluster_gpus: float
     device: str

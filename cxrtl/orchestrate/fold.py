@@ -7,6 +7,7 @@ import json
 import os
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,10 +25,11 @@ from cxrtl import rundir
 from cxrtl.config import Recipe
 from cxrtl.data import feed
 from cxrtl.errors import CxrtlError
-from cxrtl.learn import loop, memory, objective, state, transfer
+from cxrtl.learn import devices, loop, memory, objective, state, transfer
 from cxrtl.learn.precision import Precision
 from cxrtl.learn.weights import Weights
 from cxrtl.orchestrate.board import Board
+from cxrtl.orchestrate.probe import Share
 from cxrtl.orchestrate.writer import Writer
 from cxrtl.predictions import Predictions
 from cxrtl.records import FoldResult, IntArray, Milestone, Prepared, Trial
@@ -48,22 +50,21 @@ class Job:
     seed: int
     division: IntArray  # `[repeats, N]`, each image's fold
     prepared: Prepared
-    threads: int
-    gpus: float
+    share: Share
 
 
 def fold_trial(config: dict[str, Any], images: ray.data.Dataset, job: Job) -> None:
     """The Tune trainable. A fault that another try cannot mend is reported, not raised: Tune would try it again."""
-    trial = job.trials[config["trial"]]
+    trials = [job.trials[name] for name in config["trials"]]
     try:
         TorchTrainer(
             fold_loop,
-            train_loop_config={"job": job, "trial": trial},
-            scaling_config=ScalingConfig(num_workers=0, use_gpu=job.gpus > 0),
+            train_loop_config={"job": job, "trials": trials},
+            scaling_config=ScalingConfig(num_workers=0, use_gpu=job.share.gpus > 0),
             datasets={"images": images},  # blocks are shared, not copied
         ).fit()
     except Exception as error:
-        tune.report({"broken": describe(error, job.run.trial(trial) / "error.txt")})
+        tune.report({"broken": describe(error, job.run.trial(trials[0]) / "error.txt")})
     else:
         tune.report({"broken": ""})
 
@@ -85,13 +86,19 @@ def fold_loop(config: dict[str, Any]) -> None:
     """What Ray Train runs, in this process or in a worker."""
     started = time.time()
     job: Job = config["job"]
-    torch.set_num_threads(job.threads)
+    trials: list[Trial] = config["trials"]
+    devices.settle(job.share.cpus)
     memory.keep_freed_memory()
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-    trial: Trial = config["trial"]
-    tested = (job.division == trial.fold).any(axis=0)
-    train, test = feed.collect(ray.train.get_dataset_shard("images"), job.prepared, [~tested, tested])
-    FoldRun(job, trial, train, test, ray.train.torch.get_device(), started).run()
+    tested = [(job.division == trial.fold).any(axis=0) for trial in trials]
+    parts = feed.collect(
+        ray.train.get_dataset_shard("images"), job.prepared, [mask for test in tested for mask in (~test, test)]
+    )
+    here = ray.train.torch.get_device()
+    pairs = zip(trials, parts[::2], parts[1::2], strict=True)
+    runs = [FoldRun(job, trial, train, test, here, started) for trial, train, test in pairs]
+    with ThreadPoolExecutor(len(runs)) as threads:  # one fold, or on a GPU several side by side
+        for done in [threads.submit(run.run) for run in runs]:
+            done.result()
 
 
 class FoldRun:
@@ -124,7 +131,7 @@ class FoldRun:
     def run(self) -> None:
         self.state.setup_seconds += time.time() - self.started
         hooks = loop.Hooks(self.milestone, self.save, self.progress)
-        with self.writer:
+        with self.writer, devices.own_stream(self.device):
             loop.fit(self.setting, self.train_images, self.model, self.optimizer, self.state, hooks)
         self.finish()
         self.board.close()
@@ -216,9 +223,9 @@ class FoldRun:
             setup_seconds=at.setup_seconds,
             wall_seconds=self.wall_before + time.time() - self.started,
             images_per_second=last * self.setting.train.batch_size / at.train_seconds,
-            device=device_name(self.device),
+            device=devices.name(self.device),
             precision=self.setting.precision,
-            threads=self.job.threads,
+            threads=self.job.share.cpus,
             tries=at.tries,
             files=at.files,
         )
@@ -226,7 +233,3 @@ class FoldRun:
         state.clear(self.folder)
         for name in ("progress.json", "error.txt"):
             (self.folder / name).unlink(missing_ok=True)
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

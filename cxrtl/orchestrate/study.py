@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from cxrtl.learn import backbones, freeze, weights
 from cxrtl.learn.precision import Precision
 from cxrtl.orchestrate import cluster, environment, ledger, plan, sweep
 from cxrtl.orchestrate.fold import Job
+from cxrtl.orchestrate.probe import Prober
 from cxrtl.records import Folds, Manifest, Plan, Prepared, Trial
 from cxrtl.rundir import RunDir
 
@@ -171,7 +172,8 @@ def run(experiment: Experiment, options: Options, watcher: Watcher) -> Outcome:
         elif options.plan_only:
             watcher.stage(f"all {len(trials)} trials are done: nothing to plan")
         elif saved:
-            _keep(folder, todo, saved, ledger.Machine(saved["device"], saved["precision_by_arm"]), options.command)
+            machine = ledger.Machine(saved["device"], saved["precision_by_arm"], saved["threads"])
+            _keep(folder, todo, saved, machine, options.command)
     return Outcome(folder, prepared, len(done), len(trials))
 
 
@@ -184,13 +186,14 @@ def _go_on(
 ) -> None:
     experiment, options = todo.experiment, session.options
     nodes = session.ray()
-    plan.slots(experiment.resources, nodes)  # refuse before timing what could never start
     watcher.stage("timing a few steps")
     open_arms = {trial.arm for trial in todo.trials if trial.name not in todo.done}
     recipes = [recipe for recipe in experiment.recipes if recipe.name in open_arms]
-    gpus = plan.gpus_per_fold(experiment.resources, nodes)
-    probes = plan.probe(recipes, todo.starts, todo.prepared, experiment.resources.cpus_per_fold, gpus)
-    drawn = plan.make(experiment, todo.trials, todo.done, nodes, probes, folder.root)
+    left = [trial for trial in todo.trials if trial.name not in todo.done]
+    begun = saved or {"precision_by_arm": {}, "threads": 0}
+    prober = Prober(todo.starts, todo.prepared, begun["precision_by_arm"])
+    share, probes = plan.lay_out(experiment, recipes, left, nodes, prober, begun["threads"])
+    drawn = plan.make(experiment, todo.trials, todo.done, nodes, share, probes, folder.root)
     watcher.planned(folder, drawn)
     if options.plan_only:
         return
@@ -198,7 +201,7 @@ def _go_on(
     if saved:
         _check_machine(folder, saved, drawn.device, precision)
         precision = {**saved["precision_by_arm"], **precision}
-    hashes = _keep(folder, todo, saved, ledger.Machine(drawn.device, precision), options.command)
+    hashes = _keep(folder, todo, saved, ledger.Machine(drawn.device, precision, share.cpus), options.command)
     rundir.write_json(folder.path("plan.json"), asdict(drawn))
     gpu = next(iter(probes.values())).gpu
     rundir.write_json(folder.path("environment.json"), environment.describe(gpu))
@@ -214,8 +217,7 @@ def _go_on(
         seed=experiment.seed,
         division=todo.folds.division,
         prepared=todo.prepared,
-        threads=experiment.resources.cpus_per_fold,
-        gpus=gpus,
+        share=share,
     )
     session.launch_seconds = time.time() - session.started - session.prepare_seconds
     try:
@@ -233,7 +235,7 @@ def _keep(
     """Keep the experiment where it is new, has other arms, or says other things that decide no number; arm hashes."""
     if saved is None or saved["experiment"] != todo.experiment.model_dump(mode="json"):
         arms = todo.identity.decides["arms"]
-        machine = ledger.Machine(machine.device, {name: machine.precision[name] for name in arms})
+        machine = replace(machine, precision={name: machine.precision[name] for name in arms})
         saved = ledger.write(
             folder, todo.experiment, todo.identity, todo.prepared, todo.folds, todo.starts, machine, command
         )
