@@ -108,7 +108,8 @@ class FoldRun:
         self.folder = job.run.trial(trial)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.train_images, self.test_images = self._images(train), self._images(test)
-        self.model = transfer.make_model(recipe.train, job.weights[trial.arm], classes, job.seed, trial.fold, device)
+        start, channels = job.weights[trial.arm], job.prepared.channels
+        self.model = transfer.make_model(recipe.train, start, classes, job.seed, trial.fold, device, task, channels)
         self.optimizer = transfer.make_optimizer(recipe.train, self.model, classes)
         self.run_hash = job.hashes[trial.arm]
         self.state = state.load(self.folder, self.run_hash, self.model, self.optimizer)
@@ -133,7 +134,9 @@ class FoldRun:
         """Score the held-out fold, keep weights and predictions, save the state that vouches for them."""
         started = time.time()
         scores = loop.predict(self.setting, self.test_images, self.model)
-        loss, accuracy = objective.judge(self.job.prepared.task, scores, self.test_images.targets.cpu())
+        loss, accuracy = objective.judge(
+            self.setting.task, self.setting.classes, scores, self.test_images.targets.cpu()
+        )
         seconds = time.time() - started
         reached = Milestone(at.iteration, at.train_seconds, seconds, loss, accuracy)
         at.milestones.append(reached)

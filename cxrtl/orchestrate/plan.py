@@ -114,12 +114,13 @@ def probe_arm(recipe: Recipe, start: Weights | None, prepared: Prepared, threads
     train = recipe.train
     precision = choose(train.precision, device)
     classes = len(prepared.classes)
-    model = transfer.make_model(train, start, classes, 0, 0, device)
+    model = transfer.make_model(train, start, classes, 0, 0, device, prepared.task, prepared.channels)
     optimizer = transfer.make_optimizer(train, model, classes)
-    pixels = (train.batch_size, 1, prepared.image_size, prepared.image_size)
+    size = prepared.image_size
+    pixels = (train.batch_size, prepared.channels, size, size)
     images = loop.Images(
         torch.zeros(pixels, dtype=torch.uint8, device=device),
-        objective.blank_targets(prepared.task, train.batch_size, classes).to(device),
+        objective.blank_targets(prepared.task, train.batch_size, classes, size).to(device),
     )
     at = state.State()
     marks: list[float] = []
