@@ -66,6 +66,12 @@ def _replace_stem(model: nn.Module, channels: int) -> None:
     setattr(model.get_submodule(parent), name, new)
 
 
+def let_logits_fall_below_zero(model: nn.Module) -> None:
+    """SqueezeNet ends in a ReLU, which a softmax forgives; a sigmoid of it never says that a finding is absent."""
+    if isinstance(model, models.SqueezeNet):
+        model.classifier[2] = nn.Identity()
+
+
 def stem(model: nn.Module) -> tuple[str, nn.Conv2d]:
     """Name and module of the convolution that sees the image: the first."""
     return next((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))

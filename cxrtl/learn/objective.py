@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from cxrtl.config import Train
 from cxrtl.evaluate import outlines
+from cxrtl.evaluate.overlap import dice
 from cxrtl.records import Task
 
 _SMOOTH = 1e-5  # pixels: a structure that a batch lacks gives a Dice of 1 where none is found
@@ -142,8 +143,10 @@ def judge(task: Task, classes: int, scores: Tensor, targets: Tensor) -> tuple[fl
         chosen = torch.where(targets == 1, scores, 1 - scores)[stated]
         return float(-chosen.clamp_min(_LEAST).log().mean()), float((chosen > 0.5).double().mean())
     if task == "segmentation":
-        dice = float(np.mean([_dice(*_areas(scores, targets, number)) for number in range(1, classes + 1)]))
-        return 1 - dice, dice
+        mean = float(
+            np.mean([dice(*outlines.counts(*_areas(scores, targets, number))) for number in range(1, classes + 1)])
+        )
+        return 1 - mean, mean
     chosen = scores[torch.arange(len(targets)), targets].clamp_min(_LEAST)
     return float(-chosen.log().mean()), float((scores.argmax(1) == targets).double().mean())
 
@@ -166,13 +169,6 @@ def columns(task: Task, classes: Sequence[str], scores: Tensor, targets: Tensor)
 def _areas(scores: Tensor, targets: Tensor, number: int) -> tuple[outlines.Areas, outlines.Areas]:
     """Truth and prediction of one structure, `[N, H, W]`."""
     return (targets == number).numpy(), (scores == number).numpy()
-
-
-def _dice(truth: outlines.Areas, predicted: outlines.Areas) -> npt.NDArray[np.float64]:
-    """Of each image `[N]`; 1 where both areas are empty."""
-    truth_size, predicted_size, shared = outlines.counts(truth, predicted)
-    both = truth_size + predicted_size
-    return np.divide(2 * shared, both, out=np.ones_like(both), where=both > 0)
 
 
 def _measures(truth: outlines.Areas, predicted: outlines.Areas) -> dict[str, npt.NDArray[np.float64]]:

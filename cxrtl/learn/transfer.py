@@ -28,6 +28,8 @@ def make_model(
     that `train` freezes frozen; for a segmentation, a U-Net on the backbone, whose new part is the decoder."""
     torch.manual_seed(torch_seed(seed, fold, None))
     model = backbones.build(train.backbone, classes, channels=3 if channels == 1 else channels)
+    if task == "multilabel":
+        backbones.let_logits_fall_below_zero(model)
     freeze.apply(train, model, classes)
     if task == "segmentation":
         model = segment.build(train.backbone, model, objective.outputs(task, classes))

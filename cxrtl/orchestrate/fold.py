@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import ray.data
 import ray.train
 import ray.train.torch
@@ -143,15 +144,28 @@ class FoldRun:
         more = at.iteration < self.trial.budgets[-1]  # after the last, the result follows at once
         taken = state.Snapshot(self.model, self.optimizer if more else None)
         self.writer.wait()  # the state vouches for the files of the one before
-        self.writer(partial(self._keep, self._as_now(at), self._predictions(at.iteration, scores), taken, more))
+        masks = scores if self.setting.task == "segmentation" else None
+        self.writer(partial(self._keep, self._as_now(at), self._predictions(at.iteration, scores), masks, taken, more))
         self.board.milestone(reached)
         self._tell(at)
 
-    def _keep(self, at: state.State, predictions: Predictions, taken: state.Snapshot, more: bool) -> None:
+    def _keep(
+        self,
+        at: state.State,
+        predictions: Predictions,
+        masks: torch.Tensor | None,
+        taken: state.Snapshot,
+        more: bool,
+    ) -> None:
         """In the writer's thread: `at` is a copy, what the files hash to goes to the trial's own state."""
         names = (f"predictions-{at.iteration}.parquet", f"weights-{at.iteration}.safetensors")
         rundir.write_predictions(self.folder / names[0], predictions)
         at.files[names[0]] = rundir.sha256_file(self.folder / names[0])
+        if masks is not None:
+            name = f"masks-{at.iteration}.parquet"
+            rows = {"image_id": self.test.index["image_id"], "mask": [mask.tobytes() for mask in masks.numpy()]}
+            rundir.write_frame(self.folder / name, pd.DataFrame(rows))
+            at.files[name] = rundir.sha256_file(self.folder / name)
         at.files[names[1]] = rundir.write_bytes(self.folder / names[1], taken.weights())
         self.state.files |= at.files
         if more:
