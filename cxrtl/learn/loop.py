@@ -89,7 +89,7 @@ class Clock:
 
 
 def predict(setting: Setting, images: Images, model: nn.Module) -> Tensor:
-    """Probabilities `[N, classes]`, float64 on the CPU, without augmentation; leaves the model in training mode.
+    """What `objective.scores` says of images, on the CPU, without augmentation; leaves the model in training mode.
 
     Always in fp32 (not a GPU's TF32): bf16 keeps 8 bits of a logit, and images would tie that are not alike. Uses no
     random numbers, so that evaluating changes nothing in the training that follows.
@@ -98,7 +98,8 @@ def predict(setting: Setting, images: Images, model: nn.Module) -> Tensor:
     model.eval()
     parts = []
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-        for pixels in torch.split(images.pixels, EVALUATION_BATCH[setting.device.type]):
+        share = 5 if setting.task == "segmentation" else 1  # its maps are as large as the images
+        for pixels in torch.split(images.pixels, EVALUATION_BATCH[setting.device.type] // share):
             parts.append(objective.scores(setting.task, model(normalise(pixels.float()))))
     train_mode(model)
     return torch.cat(parts).cpu()

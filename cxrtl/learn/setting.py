@@ -14,7 +14,7 @@ from cxrtl.records import Task
 
 @dataclass(frozen=True)
 class Images:
-    """Images on the training device: uint8 `[N, 1, H, W]`, and targets `[N, …]` as `objective` says of the task."""
+    """Images on the training device: uint8 `[N, C, H, W]`, and targets `[N, …]` as `objective` says of the task."""
 
     pixels: Tensor
     targets: Tensor

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from cxrtl.errors import TrialError
 from cxrtl.learn import objective
-from cxrtl.learn.augment import Normalise, Pass, draw_pass, resample, torch_seed
+from cxrtl.learn.augment import Normalise, Pass, draw_pass, follow, resample, torch_seed
 from cxrtl.learn.freeze import train_mode
 from cxrtl.learn.precision import autocast
 from cxrtl.learn.setting import Images, Setting
@@ -89,7 +89,8 @@ class Step:
         self.steps += 1
 
     def _update(self) -> None:
-        setting, targets = self.setting, self.images.targets[self.indices]
+        setting = self.setting
+        targets = follow(self.images.targets[self.indices], self.scale, self.offset)
         inputs = self.normalise(resample(self.images.pixels[self.indices].float(), self.scale, self.offset))
         with autocast(setting.precision, setting.device):
             logits = self.model(inputs)

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import ray.data
 import ray.train
 import ray.train.torch
@@ -115,7 +116,8 @@ class FoldRun:
         self.folder = job.run.trial(trial)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.train_images, self.test_images = self._images(train), self._images(test)
-        self.model = transfer.make_model(recipe.train, job.weights[trial.arm], classes, job.seed, trial.fold, device)
+        start, channels = job.weights[trial.arm], job.prepared.channels
+        self.model = transfer.make_model(recipe.train, start, classes, job.seed, trial.fold, device, task, channels)
         self.optimizer = transfer.make_optimizer(recipe.train, self.model, classes)
         self.run_hash = job.hashes[trial.arm]
         self.state = state.load(self.folder, self.run_hash, self.model, self.optimizer)
@@ -140,22 +142,37 @@ class FoldRun:
         """Score the held-out fold, keep weights and predictions, save the state that vouches for them."""
         started = time.time()
         scores = loop.predict(self.setting, self.test_images, self.model)
-        loss, accuracy = objective.judge(self.job.prepared.task, scores, self.test_images.targets.cpu())
+        loss, accuracy = objective.judge(
+            self.setting.task, self.setting.classes, scores, self.test_images.targets.cpu()
+        )
         seconds = time.time() - started
         reached = Milestone(at.iteration, at.train_seconds, seconds, loss, accuracy)
         at.milestones.append(reached)
         more = at.iteration < self.trial.budgets[-1]  # after the last, the result follows at once
         taken = state.Snapshot(self.model, self.optimizer if more else None)
         self.writer.wait()  # the state vouches for the files of the one before
-        self.writer(partial(self._keep, self._as_now(at), self._predictions(at.iteration, scores), taken, more))
+        masks = scores if self.setting.task == "segmentation" else None
+        self.writer(partial(self._keep, self._as_now(at), self._predictions(at.iteration, scores), masks, taken, more))
         self.board.milestone(reached)
         self._tell(at)
 
-    def _keep(self, at: state.State, predictions: Predictions, taken: state.Snapshot, more: bool) -> None:
+    def _keep(
+        self,
+        at: state.State,
+        predictions: Predictions,
+        masks: torch.Tensor | None,
+        taken: state.Snapshot,
+        more: bool,
+    ) -> None:
         """In the writer's thread: `at` is a copy, what the files hash to goes to the trial's own state."""
         names = (f"predictions-{at.iteration}.parquet", f"weights-{at.iteration}.safetensors")
         rundir.write_predictions(self.folder / names[0], predictions)
         at.files[names[0]] = rundir.sha256_file(self.folder / names[0])
+        if masks is not None:
+            name = f"masks-{at.iteration}.parquet"
+            rows = {"image_id": self.test.index["image_id"], "mask": [mask.tobytes() for mask in masks.numpy()]}
+            rundir.write_frame(self.folder / name, pd.DataFrame(rows))
+            at.files[name] = rundir.sha256_file(self.folder / name)
         at.files[names[1]] = rundir.write_bytes(self.folder / names[1], taken.weights())
         self.state.files |= at.files
         if more:

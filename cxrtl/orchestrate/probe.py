@@ -99,7 +99,8 @@ def probe_arm(
     settle(share.cpus)
     memory.keep_freed_memory()
     device = torch.device("cuda" if share.gpus and torch.cuda.is_available() else "cpu")
-    model = transfer.make_model(recipe.train, start, len(prepared.classes), 0, 0, device)
+    classes, task = len(prepared.classes), prepared.task
+    model = transfer.make_model(recipe.train, start, classes, 0, 0, device, task, prepared.channels)
     found: Precision = precision or choose(recipe.train.precision, device)
     seconds = _step_seconds(recipe, start, prepared, found, share.folds, device)
     if precision is None and recipe.train.precision == "auto" and found == "bf16" and _may_be_slow(model, device):
@@ -134,12 +135,12 @@ def _time_fold(
 ) -> float:
     train, classes, count = recipe.train, len(prepared.classes), TIMED_STEPS[device.type]
     with own_stream(device):
-        model = transfer.make_model(train, start, classes, 0, 0, device)
+        model = transfer.make_model(train, start, classes, 0, 0, device, prepared.task, prepared.channels)
         optimizer = transfer.make_optimizer(train, model, classes)
         side = prepared.image_size
         images = loop.Images(
-            torch.zeros((train.batch_size, 1, side, side), dtype=torch.uint8, device=device),
-            objective.blank_targets(prepared.task, train.batch_size, classes).to(device),
+            torch.zeros((train.batch_size, prepared.channels, side, side), dtype=torch.uint8, device=device),
+            objective.blank_targets(prepared.task, train.batch_size, classes, side).to(device),
         )
         marks: list[tuple[int, float]] = []
         hooks = loop.Hooks(lambda _: None, lambda at: marks.append((at.iteration, at.train_seconds)), lambda _: None)

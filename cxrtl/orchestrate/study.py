@@ -13,6 +13,7 @@ from cxrtl import rundir
 from cxrtl.config import Data, Experiment, expand
 from cxrtl.data import audit, feed, folds, manifest
 from cxrtl.data.ids import load_key
+from cxrtl.data.images.rules import file_paths
 from cxrtl.data.prepared import open_prepared, read_index
 from cxrtl.errors import ChangedError, PreparedError
 from cxrtl.learn import backbones, freeze, weights
@@ -113,7 +114,7 @@ def _expanded(data: Data) -> Data:
 
 def _fingerprint(data: Data, listed: Manifest) -> str:
     stats = []
-    for path in listed.frame["path"]:
+    for path in (file for entry in listed.frame["path"] for file in file_paths(entry)):
         try:
             found = Path(path).stat()
             stats.append((found.st_size, found.st_mtime_ns))
@@ -122,7 +123,8 @@ def _fingerprint(data: Data, listed: Manifest) -> str:
     columns = listed.frame.astype(str).to_dict(orient="list")
     decode = data.decode.model_dump(exclude={"file_seconds", "memory_mib"})
     flow = [asdict(step) for step in listed.flow]
-    return rundir.content_hash([data.image_size, decode, list(listed.classes), listed.task, columns, stats, flow])
+    what = [listed.task, list(listed.classes), list(data.image_columns), data.slices]
+    return rundir.content_hash([data.image_size, decode, what, columns, stats, flow])
 
 
 def ensure_folds(run: RunDir, experiment: Experiment, prepared: Prepared) -> Folds:
