@@ -105,9 +105,15 @@ class Augment(Table):
 class Resources(Table):
     """What one fold occupies while it trains."""
 
-    cpus_per_fold: int = Field(1, ge=1, le=256, description="CPU cores, and threads, of one fold")
+    cpus_per_fold: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = Field(
+        "auto", description="CPU cores, and threads, of one fold; `auto`: what a few timed steps find fastest"
+    )
     gpus_per_fold: float | Literal["auto"] = Field(
         "auto", description="`auto`: 1 where the cluster has GPUs, else 0; a fraction lets folds share one"
+    )
+    folds_per_gpu: Annotated[int, Field(ge=1, le=32)] | Literal["auto"] = Field(
+        "auto",
+        description="folds that share a whole GPU in one process; `auto`: what timed steps find fastest",
     )
     max_concurrent: int = Field(0, ge=0, description="folds at once; 0: as many as fit")
     features_gib: float = Field(

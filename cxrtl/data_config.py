@@ -13,6 +13,7 @@ _SOURCES_OF = {
     "binary": ("folder", "table", "phantom", "nih", "kermany", "chexpert", "mimic"),
     "multiclass": ("folder", "table", "kermany"),
     "multilabel": ("table", "nih", "chexpert", "mimic"),
+    "segmentation": ("table",),
 }
 
 
@@ -85,10 +86,10 @@ class Decode(Table):
 class Data(Table):
     """Where images and labels come from, and how they become pixels."""
 
-    task: Literal["binary", "multiclass", "multilabel"] = Field(
+    task: Literal["binary", "multiclass", "multilabel", "segmentation"] = Field(
         "binary",
         description="`binary`: one of two classes; `multiclass`: one of several; `multilabel`: each finding present, "
-        "absent or not stated",
+        "absent or not stated; `segmentation`: which pixels belong to a structure",
     )
     source: Literal["folder", "table", "phantom", "nih", "kermany", "chexpert", "mimic"] = Field(
         description="`folder`: one sub-folder a class; `table`: CSV or Parquet; `phantom`: synthetic; `nih` "
@@ -112,6 +113,21 @@ class Data(Table):
     classes: tuple[str, ...] = Field(
         (), description="folder, table, kermany: the classes to take, in this order; none: all, by the alphabet"
     )
+    image_columns: tuple[str, ...] = Field(
+        (), description="table: columns with the paths of a row's channels, where `image_column` is not enough"
+    )
+    slices: int = Field(
+        0, ge=0, le=31, description="table: neighbouring slices of a volume (an odd number) as channels; 0: no volumes"
+    )
+    slice_column: str = Field(
+        "slice", description="table of volumes: column with the slice's number from 0; without it, the middle one"
+    )
+    mask_column: str = Field("mask", description="segmentation: column with the mask's path")
+    structures: tuple[str, ...] = Field(
+        (),
+        description="segmentation: names of the structures that the masks' numbers 1, 2, … stand for; one alone may "
+        "be drawn in any number but 0",
+    )
     positive: str = Field("", description="binary: what sensitivity and AUC speak of; default: the last class")
     image_size: int = Field(224, ge=32, le=1024, description="side of the stored square image, pixels")
     subgroups: tuple[str, ...] = Field((), description="further columns of the source to report by: sex, view, site")
@@ -121,6 +137,11 @@ class Data(Table):
     phantom_patients: int = Field(150, ge=4, le=1_000_000, description="phantom: patients, half of them positive")
     phantom_images_per_patient: int = Field(2, ge=1, le=20, description="phantom: images of each patient")
     phantom_seed: int = Field(0, ge=0, description="phantom: seed of the drawing")
+
+    @property
+    def channels(self) -> int:
+        """Of one row's image."""
+        return max(1, len(self.image_columns)) * max(1, self.slices)
 
     @property
     def kept_columns(self) -> tuple[str, ...]:
@@ -151,15 +172,21 @@ class Data(Table):
             raise ValueError("data.label_columns and data.task = 'multilabel' of a table go together: give both")
         if task == "multilabel" and (self.cohort.finding or self.cohort.per_class):
             raise ValueError("data.cohort.finding and per_class speak of one finding: take them out, name `findings`")
-        several = task == "multilabel"
+        if (task == "segmentation") != bool(self.structures):
+            raise ValueError("data.structures and data.task = 'segmentation' go together: give both")
+        if self.slices and self.slices % 2 == 0:
+            raise ValueError(f"data.slices = {self.slices} has no middle: take an odd number")
+        several = task in ("multilabel", "segmentation")
         without_meaning = {
-            "cohort.findings": self.cohort.findings and not several,
+            "cohort.findings": self.cohort.findings and task != "multilabel",
             "classes": self.classes and (several or source not in ("folder", "table", "kermany")),
             "positive": self.positive and task != "binary",
+            "image_columns": self.image_columns and source != "table",
+            "slices": self.slices and source != "table",
         }
         for knob in (knob for knob, given in without_meaning.items() if given):
             raise ValueError(f"data.{knob} has no meaning for task {task!r} of source {source!r}: take it out")
-        for names in (self.classes, self.label_columns, self.cohort.findings):
+        for names in (self.classes, self.label_columns, self.cohort.findings, self.image_columns, self.structures):
             if len(set(names)) < len(names):
                 raise ValueError(f"{list(names)} names one twice")
         return self

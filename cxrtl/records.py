@@ -46,7 +46,9 @@ class Manifest:
     (likewise), `label` (class name), `path` (in the clear: it stays on the machine that prepares) and any further
     columns of the source. `classes` is `(negative, positive)` of a binary task, the classes of a multiclass one, the
     findings of a multilabel one: there `label` is "", and the columns `label_<finding>` hold 1, 0, or NaN where it is
-    not stated. `flow` counts what the source left out, step by step; the last step leaves `len(frame)`.
+    not stated. Of a segmentation they are the structures; `label` is the image's class where it is known, else "".
+    `path` may name several files, see `data.images.rules`. `flow` counts what the source left out, step by step; the
+    last step leaves `len(frame)`.
     """
 
     frame: pd.DataFrame
@@ -64,7 +66,8 @@ class Manifest:
             raise ManifestError(
                 f"{len(repeated)} image(s) are listed more than once, {list(repeated[:5])}: keep one row each"
             )
-        unknown = sorted(set(self.frame["label"]) - ({""} if of_task else set(self.classes)))
+        allowed = set(self.classes) if self.task in ("binary", "multiclass") else {""}
+        unknown = sorted(set(self.frame["label"]) - allowed) if self.task != "segmentation" else []
         if unknown:
             raise ManifestError(f"labels {unknown[:5]} are not among the classes {list(self.classes)}")
 
@@ -79,11 +82,12 @@ class Prepared:
     """A folder of Parquet shards with decoded pixels, as `dataset.json` in it describes.
 
     Each shard row holds `INDEX_COLUMNS`, the source's further columns, and `pixels`: uint8, fixed-size binary of
-    `image_size`² bytes, row-major. `content_hash` is the sha256 of an image's decoded grey pixels at full size.
+    `channels` × `image_size`² bytes, row-major; a segmentation's also `mask`, as many bytes as a channel: 0, or the
+    structure's number from 1. `content_hash` is the sha256 of an image's decoded grey pixels at full size.
     `dataset_hash` covers pixels, labels, patient grouping and order, but no identifier: the same images give the
     same hash on every machine. `flow` goes from all images of the source to the `images` here: the manifest's steps,
     then one for each reason why files could not be used. `classes` is as in `Manifest`; `target` is the label's place
-    among them, -1 in a multilabel task.
+    among them, -1 in the tasks that have no one class.
     """
 
     folder: Path
@@ -93,9 +97,10 @@ class Prepared:
     grouped: bool
     dataset_hash: str
     skipped: dict[str, int] = field(default_factory=dict)  # reason code → files
-    counts: dict[str, int] = field(default_factory=dict)  # class, or finding stated present → images
+    counts: dict[str, int] = field(default_factory=dict)  # class, or finding or structure that is present → images
     flow: tuple[FlowStep, ...] = ()
     task: Task = "binary"
+    channels: int = 1
 
 
 @dataclass(frozen=True)
@@ -167,7 +172,9 @@ class Milestone:
     """What a trial knew when it reached a budget. Times in seconds; `train_seconds` excludes all but training.
 
     `held_out_accuracy` is the share of images whose class scores highest; multilabel: the share of stated labels on
-    whose side of 0.5 the score lies. `held_out_loss` is the mean cross-entropy over the same images or labels, nats.
+    whose side of 0.5 the score lies; segmentation: the mean Dice over structures and images, 1 where the structure is
+    neither there nor found. `held_out_loss` is the mean cross-entropy over the same images or labels, nats;
+    segmentation: 1 - the mean Dice.
     """
 
     iterations: int
@@ -223,7 +230,8 @@ class ArmEstimate:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will run where. `concurrent` folds train at once, in `waves`; times in seconds, sizes in bytes."""
+    """What will run where. `concurrent` folds train at once, in `waves`, `folds_per_process` of them in each
+    process; times in seconds, sizes in bytes."""
 
     trials: tuple[Trial, ...]
     done: tuple[str, ...]  # names of the trials that the ledger holds
@@ -231,6 +239,7 @@ class Plan:
     waves: int
     cpus_per_fold: int
     gpus_per_fold: float
+    folds_per_process: int
     cluster_cpus: float
     cluster_gpus: float
     device: str

@@ -4,6 +4,7 @@ runs/<name>/
   experiment.toml experiment.resolved.json environment.json folds.parquet leakage.json plan.json
   samples.parquet subjects.parquet
   <arm>/fold<k>/  weights-<iterations>.safetensors  state.json  curve.jsonl  predictions-<iterations>.parquet
+                  masks-<iterations>.parquet (segmentation: `image_id` and the `mask` found, a byte a pixel)
                   progress.json  result.json (written last: its presence, with the hashes it names, means done)
   summary.json  report.html  report.md  reporting.md  figures/
 """

@@ -19,9 +19,10 @@ _COLUMNS = ["row", "image_id", "patient_id", "label"]
 
 @dataclass(frozen=True)
 class Part:
-    """Images of one or more folds in the order of the prepared set: `index` with a row each, pixels `[N, 1, H, W]`.
+    """Images of one or more folds in the order of the prepared set: `index` with a row each, pixels `[N, C, H, W]`.
 
-    `targets` are the places of the classes, int64 `[N]`; multilabel: 1, 0 or NaN, float32 `[N, findings]`.
+    `targets` are the places of the classes, int64 `[N]`; multilabel: 1, 0 or NaN, float32 `[N, findings]`;
+    segmentation: the masks, uint8 `[N, H, W]`.
     """
 
     index: pd.DataFrame
@@ -38,7 +39,9 @@ def images(prepared: Prepared) -> ray.data.Dataset:
 
 
 def _target_columns(prepared: Prepared) -> list[str]:
-    return label_columns(prepared.classes) if prepared.task == "multilabel" else ["target"]
+    if prepared.task == "multilabel":
+        return label_columns(prepared.classes)
+    return ["mask" if prepared.task == "segmentation" else "target"]
 
 
 def collect(shard: ray.data.DataIterator, prepared: Prepared, wanted: Sequence[npt.NDArray[np.bool_]]) -> list[Part]:
@@ -50,28 +53,41 @@ def collect(shard: ray.data.DataIterator, prepared: Prepared, wanted: Sequence[n
     order = np.argsort(table["row"].to_numpy(), kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    parts = []
-    for mask in wanted:
-        index = table.drop_columns(["pixels"]).take(order[mask]).to_pandas()
-        several = prepared.task == "multilabel"
-        targets = index[names].to_numpy(np.float32) if several else index["target"].to_numpy(np.int64)
-        parts.append(Part(index, _pixels(table["pixels"], place, mask, prepared.image_size), targets.copy()))
-    return parts
+    return [_part(table, prepared, order, place, taken) for taken in wanted]
 
 
-def _pixels(
-    column: pa.ChunkedArray, place: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_], image_size: int
+def _part(
+    table: pa.Table,
+    prepared: Prepared,
+    order: npt.NDArray[np.int64],
+    place: npt.NDArray[np.int64],
+    taken: npt.NDArray[np.bool_],
+) -> Part:
+    """The images `taken` `[N]` of those in `table`, whose rows stand at `place` in the prepared set."""
+    rows, size = order[taken], prepared.image_size
+    targets: npt.NDArray[Any]
+    if prepared.task == "segmentation":
+        targets = _pictures(table["mask"], place, taken, (size, size))
+    elif prepared.task == "multilabel":
+        targets = table.select(label_columns(prepared.classes)).take(rows).to_pandas().to_numpy(np.float32)
+    else:
+        targets = table["target"].to_numpy()[rows]
+    pixels = _pictures(table["pixels"], place, taken, (prepared.channels, size, size))
+    return Part(table.select(_COLUMNS).take(rows).to_pandas(), pixels, targets)
+
+
+def _pictures(
+    column: pa.ChunkedArray, place: npt.NDArray[np.int64], taken: npt.NDArray[np.bool_], shape: tuple[int, ...]
 ) -> npt.NDArray[np.uint8]:
-    """`[images of mask, 1, H, W]`; `place` `[N]` is where each row of `column` stands in the prepared set."""
-    pixels = np.empty((int(mask.sum()), 1, image_size, image_size), dtype=np.uint8)
-    target = np.cumsum(mask) - 1
+    """`[images taken, *shape]`, in the order of the prepared set."""
+    pictures = np.empty((int(taken.sum()), *shape), dtype=np.uint8)
+    target = np.cumsum(taken) - 1
     start = 0
     for chunk in column.chunks:
         # A fixed-size binary array is one buffer: viewed here as images, not copied image by image.
         bytes_each = chunk.type.byte_width
         flat = np.frombuffer(chunk.buffers()[1], np.uint8, len(chunk) * bytes_each, chunk.offset * bytes_each)
         here = place[start : start + len(chunk)]
-        taken = mask[here]
-        pixels[target[here[taken]]] = flat.reshape(-1, 1, image_size, image_size)[taken]
+        pictures[target[here[taken[here]]]] = flat.reshape(-1, *shape)[taken[here]]
         start += len(chunk)
-    return pixels
+    return pictures

@@ -54,7 +54,8 @@ def prepare(manifest: Manifest, data: Data, out: Path, *, on_progress: Progress 
         PreparedError: `out` cannot be written, or a worker died.
         RunError: `out` cannot be made; LockedError, another process prepares into it.
     """
-    out, how = Path(out).absolute(), How(data.image_size, **data.decode.model_dump())
+    decoding = {**data.decode.model_dump(), "channels": data.channels, "slices": data.slices}
+    out, how = Path(out).absolute(), How(data.image_size, **decoding, structures=len(data.structures))
     if manifest.frame.empty:
         raise ManifestError("there is not one image to prepare")
     with rundir.RunDir(out).lock():
@@ -172,11 +173,16 @@ def _write_skipped(shards: list[Shard], out: Path) -> None:
 
 def _describe(manifest: Manifest, how: How, out: Path, shards: list[Shard]) -> Prepared:
     hashes = [digest for shard in shards for digest in shard.hashes]
-    frame = manifest.frame.assign(content_hash=pd.array(hashes, dtype="string")).dropna(subset="content_hash")
+    frame = manifest.frame.assign(content_hash=pd.array(hashes, dtype="string"))
+    if how.structures:
+        frame["mask"] = [digest for shard in shards for digest in shard.masks]
+    frame = frame.dropna(subset="content_hash")
     groups = frame["patient_id"].factorize()[0]  # numbered by first appearance: no identifier enters the hash
     rows = list(zip(frame["content_hash"], _labels(manifest, frame), groups.tolist(), strict=True))
     skipped = dict(sorted(Counter(reason for shard in shards for _, reason in shard.skipped).items()))
     shape = how.size if how.aspect == "stretch" else [how.size, how.aspect]
+    if how.channels > 1:
+        shape = [shape, how.channels]
     return Prepared(
         folder=out,
         classes=manifest.classes,
@@ -185,21 +191,26 @@ def _describe(manifest: Manifest, how: How, out: Path, shards: list[Shard]) -> P
         grouped=bool((manifest.frame["patient_id"] != "").all()),
         dataset_hash=rundir.content_hash([shape, manifest.classes, rows]),
         skipped=skipped,
-        counts=_counts(manifest, frame),
+        counts=_counts(manifest, frame, shards),
         flow=_flow(manifest, skipped),
         task=manifest.task,
+        channels=how.channels,
     )
 
 
 def _labels(manifest: Manifest, frame: pd.DataFrame) -> list[Any]:
-    """What the dataset's hash holds of each image's label: its class, or its label of each finding."""
+    """What the dataset's hash holds of each image's label: its class, its label of each finding, or its mask's hash."""
+    if manifest.task == "segmentation":
+        return frame[["label", "mask"]].to_numpy().tolist()
     if manifest.task != "multilabel":
         return frame["label"].tolist()
     stated = frame[label_columns(manifest.classes)]
     return stated.astype(object).where(stated.notna(), None).to_numpy().tolist()
 
 
-def _counts(manifest: Manifest, frame: pd.DataFrame) -> dict[str, int]:
+def _counts(manifest: Manifest, frame: pd.DataFrame, shards: list[Shard]) -> dict[str, int]:
+    if manifest.task == "segmentation":
+        return {name: sum(shard.present[k] for shard in shards) for k, name in enumerate(manifest.classes)}
     if manifest.task == "multilabel":
         return {name: int((frame[f"label_{name}"] == 1).sum()) for name in manifest.classes}
     return {name: int((frame["label"] == name).sum()) for name in manifest.classes}

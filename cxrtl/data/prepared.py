@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrtl import rundir
-from cxrtl.data.shards import VERSION, Shard
+from cxrtl.data.shards import PICTURES, VERSION, Shard
 from cxrtl.errors import DamagedError, PreparedError
 from cxrtl.records import INDEX_COLUMNS, FlowStep, Prepared
 
@@ -64,7 +64,7 @@ def read_index(prepared: Prepared) -> pd.DataFrame:
     for path in shard_paths(prepared):
         try:
             file = pq.ParquetFile(path)
-            names = [name for name in file.schema_arrow.names if name != "pixels"]
+            names = [name for name in file.schema_arrow.names if name not in PICTURES]
             tables.append(file.read(columns=names).replace_schema_metadata(None))
         except (OSError, pa.ArrowException):
             raise PreparedError(f"shard {path.name} in {path.parent} cannot be read: {_AGAIN}") from None

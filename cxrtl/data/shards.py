@@ -1,6 +1,7 @@
 """One shard: a slice of the manifest decoded into one Parquet file, with a ledger that lets a restart skip it.
 
-    shards/part-00000.parquet   `INDEX_COLUMNS`, the source's further columns, and `pixels`; decoded images only
+    shards/part-00000.parquet   `INDEX_COLUMNS`, the source's further columns, `pixels` and, of a segmentation, `mask`;
+                                decoded images only
     shards/part-00000.json      written after it: sha256, what it was made from, and which images were skipped
 
 No Ray here: `make_shard` runs in any process. It knows file paths and never writes or returns them.
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,15 @@ import pyarrow.parquet as pq
 
 from cxrtl import rundir
 from cxrtl.data.images import How, Unusable
-from cxrtl.data.images.guard import decode_all
+from cxrtl.data.images.guard import Answer, decode_all
+from cxrtl.data.images.rules import file_paths
 from cxrtl.errors import DamagedError
 from cxrtl.records import MANIFEST_COLUMNS, Manifest
 
 VERSION = 3  # of the prepared set: layout, decoding and hashes
 SLICE = 256  # images a shard
+
+PICTURES = ("pixels", "mask")  # the columns that are no index
 
 _INDEX_TYPES = {
     "row": pa.int64(),
@@ -50,21 +54,27 @@ class Layout:
 
     @property
     def schema(self) -> pa.Schema:
-        """Index columns, extras, pixels; the pixels' shape and dtype stand in plain schema metadata."""
+        """Index columns, extras, pixels, mask; the pixels' shape and dtype stand in plain schema metadata."""
         fields = [*_INDEX_TYPES.items(), *((name, pa.type_for_alias(kind)) for name, kind in self.extras.items())]
-        pixels = ("pixels", pa.binary(self.how.size**2))
+        pixels = [("pixels", pa.binary(self.how.pixel_bytes))]
+        if self.how.structures:
+            pixels.append(("mask", pa.binary(self.how.mask_bytes)))
+        channels = [self.how.channels] if self.how.channels > 1 else []
         metadata = {
             "version": str(VERSION),
-            "shape": json.dumps([self.how.size] * 2),
+            "shape": json.dumps([*channels, self.how.size, self.how.size]),
             "dtype": "uint8",
             "classes": json.dumps(self.classes),
         }
-        return pa.schema([*fields, pixels], metadata=metadata)
+        return pa.schema([*fields, *pixels], metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """What a ledger says. `hashes` holds each image's content hash, in slice order, None where it was skipped."""
+    """What a ledger says. `hashes` holds each image's content hash, in slice order, None where it was skipped.
+
+    Of a segmentation, `masks` holds the masks' hashes alike, and `present` the images with each structure.
+    """
 
     file: str
     sha256: str
@@ -72,6 +82,8 @@ class Shard:
     made_from: str
     hashes: list[str | None]
     skipped: list[tuple[str, str]]  # image id, reason code
+    masks: list[str | None] = field(default_factory=list)
+    present: list[int] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -114,9 +126,19 @@ def make_shard(number: int, text: str, layout: Layout) -> Shard:
     found = read_ledger(path)
     if found and found.made_from == made_from and _intact(path, found):
         return found
-    table, hashes, skipped = _decode(piece, layout)
+    table, answers = _decode(piece, layout)
     rundir.write_atomic(path, lambda part: _write(part, table))
-    shard = Shard(path.name, rundir.sha256_file(path), path.stat().st_size, made_from, hashes, skipped)
+    masked = layout.how.structures > 0
+    shard = Shard(
+        file=path.name,
+        sha256=rundir.sha256_file(path),
+        bytes=path.stat().st_size,
+        made_from=made_from,
+        hashes=[None if isinstance(answer, Unusable) else answer.content_hash for answer in answers],
+        skipped=_skipped(piece, answers),
+        masks=[None if isinstance(answer, Unusable) else answer.mask_hash for answer in answers] if masked else [],
+        present=_present(table, layout.how.structures),
+    )
     rundir.write_json(path.with_suffix(".json"), asdict(shard))
     return shard
 
@@ -140,7 +162,7 @@ def _made_from(piece: dict[str, Any], layout: Layout) -> str:
     Paths stay out: image ids, which are keyed, stand for them, so moving the whole set redoes nothing.
     """
     columns = {name: values for name, values in piece["columns"].items() if name != "path"}
-    files = [_signature(path) for path in piece["columns"]["path"]]
+    files = [_signature(file) for path in piece["columns"]["path"] for file in file_paths(path)]
     layout_part = [VERSION, layout.how.pixel_rules, layout.classes, layout.extras]
     return rundir.content_hash([piece["first"], columns, files, layout_part])
 
@@ -153,31 +175,35 @@ def _signature(path: str) -> list[int] | None:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _decode(piece: dict[str, Any], layout: Layout) -> tuple[pa.Table, list[str | None], list[tuple[str, str]]]:
+def _decode(piece: dict[str, Any], layout: Layout) -> tuple[pa.Table, list[Answer]]:
     columns: dict[str, list[Any]] = piece["columns"]
-    hashes: list[str | None] = []
-    pixels: list[bytes] = []
-    skipped: list[tuple[str, str]] = []
-    answers = decode_all(columns["path"], layout.how)
-    for image_id, image in zip(columns["image_id"], answers, strict=True):
-        if isinstance(image, Unusable):
-            hashes.append(None)
-            skipped.append((image_id, image.reason))
-        else:
-            hashes.append(image.content_hash)
-            pixels.append(image.pixels.tobytes())
-    kept = np.flatnonzero([digest is not None for digest in hashes]).tolist()
-    values = {name: [column[k] for k in kept] for name, column in columns.items()}
-    values["row"] = [piece["first"] + k for k in kept]
-    values["target"] = [layout.classes.index(label) if label else -1 for label in values["label"]]
-    values["content_hash"] = [hashes[k] for k in kept]
-    values["pixels"] = pixels
+    answers = list(decode_all(columns["path"], layout.how))
+    kept = [(k, answer) for k, answer in enumerate(answers) if not isinstance(answer, Unusable)]
+    places = {name: place for place, name in enumerate(layout.classes)}
+    values = {name: [column[k] for k, _ in kept] for name, column in columns.items()}
+    values["row"] = [piece["first"] + k for k, _ in kept]
+    values["target"] = [-1 if layout.how.structures else places.get(label, -1) for label in values["label"]]
+    values["content_hash"] = [image.content_hash for _, image in kept]
+    values["pixels"] = [image.pixels.tobytes() for _, image in kept]
+    values["mask"] = [image.mask.tobytes() for _, image in kept if image.mask is not None]
     schema = layout.schema
     arrays = [pa.array(values[field.name], type=field.type) for field in schema]
-    return pa.Table.from_arrays(arrays, schema=schema), hashes, skipped
+    return pa.Table.from_arrays(arrays, schema=schema), answers
+
+
+def _skipped(piece: dict[str, Any], answers: list[Answer]) -> list[tuple[str, str]]:
+    rows = zip(piece["columns"]["image_id"], answers, strict=True)
+    return [(image_id, answer.reason) for image_id, answer in rows if isinstance(answer, Unusable)]
+
+
+def _present(table: pa.Table, structures: int) -> list[int]:
+    if not structures:
+        return []
+    found = [np.unique(np.frombuffer(mask, np.uint8)) for mask in table["mask"].to_pylist()]
+    return [sum(number in values for values in found) for number in range(1, structures + 1)]
 
 
 def _write(path: Path, table: pa.Table) -> None:
     """Pixels neither repeat nor sort: no dictionary and no statistics for them, which would bloat the footer."""
-    others = [name for name in table.column_names if name != "pixels"]
+    others = [name for name in table.column_names if name not in PICTURES]
     pq.write_table(table, path, compression="zstd", use_dictionary=others, write_statistics=others)

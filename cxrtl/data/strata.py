@@ -10,11 +10,13 @@ NONE_PRESENT = "no finding present"
 
 
 def strata(index: pd.DataFrame, prepared: Prepared) -> pd.Categorical:
-    """Each image's stratum: its class; in a multilabel task, the rarest of the findings that it is stated to have.
+    """Each image's stratum: its class, where it has one; multilabel: the rarest of the findings stated present.
 
     The rarest, so that the finding which a fold would lack first is the one that is spread most evenly. Findings of
     equally many images count by their order.
     """
+    if prepared.task == "segmentation":
+        return pd.Categorical(index["label"])
     if prepared.task != "multilabel":
         return pd.Categorical(index["label"], list(prepared.classes))
     present = pd.DataFrame({name: index[f"label_{name}"] == 1 for name in prepared.classes})

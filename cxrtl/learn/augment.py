@@ -85,26 +85,40 @@ def _draw_changes(augment: Augment, numbers: np.random.Generator, images: int) -
     return torch.from_numpy(scale.astype(np.float32)), torch.from_numpy(offset.astype(np.float32))
 
 
-def resample(grey: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
-    """Apply the changes: `[N, 1, H, W]` float → the same shape; bilinear, black outside the image."""
+def follow(targets: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+    """Targets after the changes: masks `[N, H, W]` go along, by the nearest pixel, others stay as they are."""
+    if targets.dim() < 3:
+        return targets
+    return resample(targets[:, None].float(), scale, offset, "nearest")[:, 0].to(targets.dtype)
+
+
+def resample(grey: Tensor, scale: Tensor, offset: Tensor, mode: str = "bilinear") -> Tensor:
+    """Apply the changes: `[N, C, H, W]` float → the same shape; bilinear or nearest, 0 outside the image."""
     n, _, height, width = grey.shape
     grid = torch.empty((n, height, width, 2), device=grey.device)  # filled directly: affine_grid multiplies matrices
     for axis, length in ((0, width), (1, height)):
         centres = (2 * torch.arange(length, device=grey.device) + 1) / length - 1
         points = scale[:, axis, None] * centres + offset[:, axis, None]  # [N, length]
         grid[..., axis] = points[:, None, :] if axis == 0 else points[:, :, None]
-    return functional.grid_sample(grey, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return functional.grid_sample(grey, grid, mode=mode, padding_mode="zeros", align_corners=False)
 
 
 class Normalise:
-    """uint8 pixels → network input: grey to three channels, ImageNet's mean and deviation, channels last."""
+    """uint8 pixels → network input, by ImageNet's mean and deviation, channels last.
+
+    Grey becomes three channels. Other numbers of channels than one and three are each normalised as grey is on average.
+    """
 
     def __init__(self, device: torch.device) -> None:
         mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
         self.factor, self.shift = 1 / (255 * std), -mean / std
 
     def __call__(self, grey: Tensor) -> Tensor:
-        """`[N, 1, H, W]` float of 0 to 255 → `[N, 3, H, W]`, in one pass over memory."""
-        n, _, height, width = grey.shape
-        out = torch.empty((n, 3, height, width), device=grey.device, memory_format=torch.channels_last)
-        return torch.addcmul(self.shift, grey, self.factor, out=out)
+        """`[N, C, H, W]` float of 0 to 255 → the same, one channel to three, in one pass over memory."""
+        n, channels, height, width = grey.shape
+        factor, shift = self.factor, self.shift
+        if channels not in (1, 3):
+            factor, shift = factor.mean(1, keepdim=True), shift.mean(1, keepdim=True)
+        shape = (n, 3 if channels == 1 else channels, height, width)
+        out = torch.empty(shape, device=grey.device, memory_format=torch.channels_last)
+        return torch.addcmul(shift, grey, factor, out=out)

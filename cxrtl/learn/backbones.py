@@ -33,17 +33,48 @@ def check_name(name: str) -> None:
         )
 
 
-def build(name: str, classes: int, *, device: str = "cpu") -> nn.Module:
-    """The model with freshly drawn parameters, for images `[N, 3, H, W]`, giving logits `[N, classes]`.
+def build(name: str, classes: int, *, device: str = "cpu", channels: int = 3) -> nn.Module:
+    """The model with freshly drawn parameters, for images `[N, channels, H, W]`, giving logits `[N, classes]`.
 
-    Draws from torch's global generator: seed it first.
+    With other than three channels the first convolution is drawn anew, as torch draws one. Draws from torch's global
+    generator: seed it first.
     """
     check_name(name)
     if name.startswith("regnet"):
         device = "cpu"  # computes its widths with tensors, which a device without data cannot
     with torch.device(device):
-        model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **_EXTRA.get(name, {}))
+        extra = _EXTRA.get(name, {})
+        if extra and channels != 3:
+            extra = {**extra, "transform_input": False}
+        model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **extra)
+        if channels != 3:
+            _replace_stem(model, channels)
     return model
+
+
+def _replace_stem(model: nn.Module, channels: int) -> None:
+    key, old = stem(model)
+    new = nn.Conv2d(
+        channels,
+        old.out_channels,
+        tuple(old.kernel_size),  # type: ignore[arg-type]
+        tuple(old.stride),  # type: ignore[arg-type]
+        old.padding,  # type: ignore[arg-type]
+        bias=old.bias is not None,
+    )
+    parent, _, name = key.rpartition(".")
+    setattr(model.get_submodule(parent), name, new)
+
+
+def let_logits_fall_below_zero(model: nn.Module) -> None:
+    """SqueezeNet ends in a ReLU, which a softmax forgives; a sigmoid of it never says that a finding is absent."""
+    if isinstance(model, models.SqueezeNet):
+        model.classifier[2] = nn.Identity()
+
+
+def stem(model: nn.Module) -> tuple[str, nn.Conv2d]:
+    """Name and module of the convolution that sees the image: the first."""
+    return next((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
 
 
 @cache

@@ -75,7 +75,7 @@ def shape(train: Train, size: int) -> tuple[int, ...] | None:
 def compute(
     body: nn.Module, pixels: Tensor, changes: tuple[Tensor, Tensor] | None, precision: Precision, device: torch.device
 ) -> Tensor:
-    """Features `[K, N, …]` on the CPU of uint8 images `[N, 1, H, W]`, for `changes` `[K, N, 2]` or none (K = 1)."""
+    """Features `[K, N, …]` on the CPU of uint8 images `[N, C, H, W]`, for `changes` `[K, N, 2]` or none (K = 1)."""
     normalise, parts = Normalise(device), []
     body.eval()
     with torch.inference_mode(), autocast(precision, device):
@@ -84,7 +84,8 @@ def compute(
                 part = slice(start, start + CHUNK)
                 grey = pixels[part].to(device).float()
                 if changes:
-                    grey = resample(grey, *(change[view, part].to(device) for change in changes))
+                    scale, offset = (change[view, part].to(device) for change in changes)
+                    grey = resample(grey, scale, offset)
                 out = body(normalise(grey))
                 parts.append((out.permute(0, 2, 3, 1) if out.dim() == 4 else out).cpu())
     together = torch.cat(parts)

@@ -1,9 +1,10 @@
 """What a model learns in each task: the loss, what counts as right, and the scores that its logits mean.
 
-task         logits          targets
-binary       `[B, 2]`        `[B]`, places of the classes
-multiclass   `[B, C]`        `[B]`, places of the classes
-multilabel   `[B, F]`        `[B, F]`, 1, 0, or NaN where a finding is not stated
+task          logits              targets
+binary        `[B, 2]`            `[B]`, places of the classes
+multiclass    `[B, C]`            `[B]`, places of the classes
+multilabel    `[B, F]`            `[B, F]`, 1, 0, or NaN where a finding is not stated
+segmentation  `[B, S + 1, H, W]`  `[B, H, W]`, 0, or the structure's number from 1
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from cxrtl.config import Train
+from cxrtl.evaluate import outlines
+from cxrtl.evaluate.overlap import dice
 from cxrtl.records import Task
 
+_SMOOTH = 1e-5  # pixels: a structure that a batch lacks gives a Dice of 1 where none is found
 _LEAST = 1e-12  # a score below counts as this much in a held-out loss
 
 
@@ -62,13 +66,40 @@ class Findings:
         return right.sum().double() / stated.sum().clamp_min(1)
 
 
-Objective = Classes | Findings
+@dataclass(frozen=True)
+class Structures:
+    """Each pixel's structure: cross-entropy, each by its `weight` `[S + 1]`, plus soft Dice of the batch.
+
+    Their plain sum, Dice as the mean over the structures without the background, as in nnU-Net (Isensee et al., Nature
+    Methods 2021); soft Dice after Milletari et al., 3DV 2016. Summed without scattering: in the same order on a GPU.
+    """
+
+    weight: Tensor | None
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        numbers = torch.arange(logits.shape[1], device=logits.device).view(1, -1, 1, 1)
+        truth = (targets[:, None] == numbers).float()
+        weighted = truth if self.weight is None else truth * self.weight.view(1, -1, 1, 1)
+        chances = logits.log_softmax(1)
+        entropy = -(weighted * chances).sum() / weighted.sum()
+        soft = chances.exp()
+        shared, both = ((each[:, 1:]).sum((0, 2, 3)) for each in (soft * truth, soft + truth))
+        return entropy + 1 - ((2 * shared + _SMOOTH) / (both + _SMOOTH)).mean()
+
+    def hits(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Share of the batch's pixels whose structure, or background, has the highest logit."""
+        return (logits.argmax(1) == targets).double().mean()
+
+
+Objective = Classes | Findings | Structures
 
 
 def make(task: Task, train: Train, targets: Tensor, classes: int) -> Objective:
     """The objective of `task` for training images with these targets."""
     if task == "multilabel":
         return Findings(finding_weights(targets) if train.class_weights else None)
+    if task == "segmentation":
+        return Structures(structure_weights(targets, classes) if train.class_weights else None)
     return Classes(class_weights(targets, classes) if train.class_weights else None)
 
 
@@ -84,23 +115,50 @@ def finding_weights(targets: Tensor) -> Tensor:
     return counts.sum(0) / (2 * counts.clamp_min(1))
 
 
+def structure_weights(targets: Tensor, structures: int) -> Tensor:
+    """The same over pixels: `[structures + 1]`, the background first."""
+    counts = torch.stack([(targets == number).sum() for number in range(structures + 1)]).float()
+    return targets.numel() / ((structures + 1) * counts.clamp_min(1))
+
+
+def outputs(task: Task, classes: int) -> int:
+    """Logits that a model gives of each image, or of each pixel."""
+    return classes + 1 if task == "segmentation" else classes
+
+
 def scores(task: Task, logits: Tensor) -> Tensor:
-    """Probabilities `[B, classes]`, float64: of one class each, or multilabel of each finding for itself."""
+    """Probabilities `[B, classes]`, float64: of one class each, or multilabel of each finding for itself.
+
+    Segmentation: the structure found at each pixel, uint8 `[B, H, W]`.
+    """
+    if task == "segmentation":
+        return logits.argmax(1).to(torch.uint8)
     return logits.double().sigmoid() if task == "multilabel" else logits.double().softmax(1)
 
 
-def judge(task: Task, scores: Tensor, targets: Tensor) -> tuple[float, float]:
+def judge(task: Task, classes: int, scores: Tensor, targets: Tensor) -> tuple[float, float]:
     """Mean loss and accuracy of held-out images, as `records.Milestone` says."""
     if task == "multilabel":
         stated = ~targets.isnan()
         chosen = torch.where(targets == 1, scores, 1 - scores)[stated]
         return float(-chosen.clamp_min(_LEAST).log().mean()), float((chosen > 0.5).double().mean())
+    if task == "segmentation":
+        mean = float(
+            np.mean([dice(*outlines.counts(*_areas(scores, targets, number))) for number in range(1, classes + 1)])
+        )
+        return 1 - mean, mean
     chosen = scores[torch.arange(len(targets)), targets].clamp_min(_LEAST)
     return float(-chosen.log().mean()), float((scores.argmax(1) == targets).double().mean())
 
 
 def columns(task: Task, classes: Sequence[str], scores: Tensor, targets: Tensor) -> dict[str, npt.NDArray[np.float64]]:
     """The columns of predictions that belong to the task alone, see `predictions`."""
+    if task == "segmentation":
+        return {
+            f"{kind}_{name}": values
+            for place, name in enumerate(classes, start=1)
+            for kind, values in _measures(*_areas(scores, targets, place)).items()
+        }
     found = {f"score_{name}": scores[:, place].numpy() for place, name in enumerate(classes)}
     if task == "multilabel":
         stated = {f"label_{name}": targets[:, place].double().numpy() for place, name in enumerate(classes)}
@@ -108,7 +166,21 @@ def columns(task: Task, classes: Sequence[str], scores: Tensor, targets: Tensor)
     return found
 
 
-def blank_targets(task: Task, batch: int, classes: int) -> Tensor:
-    """Targets for timing a step: every class occurs as far as the batch goes."""
+def _areas(scores: Tensor, targets: Tensor, number: int) -> tuple[outlines.Areas, outlines.Areas]:
+    """Truth and prediction of one structure, `[N, H, W]`."""
+    return (targets == number).numpy(), (scores == number).numpy()
+
+
+def _measures(truth: outlines.Areas, predicted: outlines.Areas) -> dict[str, npt.NDArray[np.float64]]:
+    sizes = dict(zip(("truth", "predicted", "shared"), outlines.counts(truth, predicted), strict=True))
+    return sizes | {
+        "hausdorff95": np.array([outlines.hausdorff95(*pair) for pair in zip(truth, predicted, strict=True)])
+    }
+
+
+def blank_targets(task: Task, batch: int, classes: int, size: int = 1) -> Tensor:
+    """Targets for timing a step on images of `size`² pixels: every class occurs as far as the batch goes."""
+    if task == "segmentation":
+        return (torch.arange(size) % (classes + 1)).to(torch.uint8).expand(batch, size, size).contiguous()
     places = torch.arange(batch) % classes
     return functional.one_hot(places, classes).float() if task == "multilabel" else places

@@ -16,7 +16,7 @@ from cxrtl.records import Task
 
 @dataclass(frozen=True)
 class Images:
-    """Images on the training device: uint8 `[N, 1, H, W]`, and targets `[N, …]` as `objective` says of the task.
+    """Images on the training device: uint8 `[N, C, H, W]`, and targets `[N, …]` as `objective` says of the task.
 
     `views`: scale and offset `[K, N, 2]` of each image's fixed views, where it has them. `features`: what stands for
     the pixels where a frozen part was computed before; the model is then the part after it.

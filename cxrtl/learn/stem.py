@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cxrtl.errors import ConfigError
+from cxrtl.errors import ConfigError, WeightsError
+from cxrtl.learn import backbones
 from cxrtl.learn.augment import IMAGENET_MEAN, IMAGENET_STD
 
 SHADE = "shade"  # ends the name of K in weights files
@@ -29,33 +30,41 @@ class GreyConv(nn.Conv2d):
     def __init__(self, rgb: nn.Conv2d, ratio: Tensor, offset: Tensor) -> None:
         """`ratio` and `offset` `[3]`: x_c = ratio_c x + offset_c."""
         size, stride, padding = rgb.kernel_size, rgb.stride, rgb.padding
-        assert len(size) == len(stride) == 2
+        assert len(size) == len(stride) == len(padding) == 2 and not isinstance(padding, str)
         device, dtype = rgb.weight.device, rgb.weight.dtype
         super().__init__(
             1, rgb.out_channels, size, stride, padding, bias=rgb.bias is not None, device=device, dtype=dtype
         )
+        self.ratio, self.offset = ratio, offset
+        weight, shade = self.fold(rgb.weight.detach())
+        self.register_buffer(SHADE, shade)
         with torch.no_grad():
-            self.weight.copy_((rgb.weight * ratio.to(device)[:, None, None]).sum(1, keepdim=True))
-            self.register_buffer(SHADE, (rgb.weight * offset.to(device)[:, None, None]).sum(1, keepdim=True).detach())
+            self.weight.copy_(weight)
             if self.bias is not None and rgb.bias is not None:
                 self.bias.copy_(rgb.bias)
+
+    def fold(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
+        """V and K `[out, 1, h, w]` of three-channel filters `[out, 3, h, w]`."""
+        ratio, offset = (part.to(rgb.device)[:, None, None] for part in (self.ratio, self.offset))
+        return (rgb * ratio).sum(1, keepdim=True), (rgb * offset).sum(1, keepdim=True)
 
     def forward(self, given: Tensor) -> Tensor:
         ones = torch.ones_like(given[:1, :1])
         return super().forward(given[:, :1]) + functional.conv2d(ones, self.shade, None, self.stride, self.padding)
 
 
-def make_grey(model: nn.Module) -> None:
-    """Replace the first convolution, in place; a model that has a grey stem keeps it.
+def make_grey(model: nn.Module, channels: int = 1) -> None:
+    """Replace the first convolution, in place. `channels`: of the images.
 
     Raises:
-        ConfigError: the model does not begin with a plain convolution of three channels.
+        ConfigError: the images are not grey, or the model does not begin with a plain convolution of three channels.
     """
-    if has_grey(model):
-        return
-    name, first = next(((name, m) for name, m in model.named_modules() if isinstance(m, nn.Conv2d)), ("", None))
-    if first is None or first.in_channels != 3 or first.groups != 1 or first.dilation != (1, 1):
-        raise ConfigError("train.stem = 'grey': this backbone does not begin with a convolution of three channels")
+    name, first = backbones.stem(model)
+    if channels != 1 or first.in_channels != 3 or first.groups != 1 or first.dilation != (1, 1):
+        raise ConfigError(
+            f"train.stem = 'grey' is for images of one channel (these have {channels}) and backbones that begin with a "
+            "plain convolution: set train.stem = 'rgb'"
+        )
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     ratio, offset = std[0] / std, (mean[0] - mean) / std
     if getattr(model, "transform_input", False):  # GoogLeNet and Inception bring all channels to one scale themselves
@@ -64,5 +73,14 @@ def make_grey(model: nn.Module) -> None:
     setattr(model.get_submodule(parent), last, GreyConv(first, ratio, offset))
 
 
-def has_grey(model: nn.Module) -> bool:
-    return any(isinstance(module, GreyConv) for module in model.modules())
+def fit(given: dict[str, Tensor], first: nn.Module, name: str) -> None:
+    """Fold a file's three-channel filters, in place, where the model's first layer `name` takes one channel.
+
+    Raises:
+        WeightsError: the file's first layer takes one, and the model's three.
+    """
+    filters = given.get(f"{name}.weight")
+    if isinstance(first, GreyConv) and filters is not None and filters.dim() == 4 and filters.shape[1] == 3:
+        given[f"{name}.weight"], given[f"{name}.{SHADE}"] = first.fold(filters)
+    elif f"{name}.{SHADE}" in given and not isinstance(first, GreyConv):
+        raise WeightsError("these weights have a first layer for one channel: set train.stem = 'grey'")

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from cxrtl.errors import TrialError
 from cxrtl.learn import objective
-from cxrtl.learn.augment import Normalise, Pass, choose_views, draw_pass, torch_seed
+from cxrtl.learn.augment import Normalise, Pass, choose_views, draw_pass, follow, torch_seed
 from cxrtl.learn.freeze import train_mode
 from cxrtl.learn.precision import autocast
 from cxrtl.learn.setting import Images, Setting
@@ -93,7 +93,8 @@ class Step:
         self.steps += 1
 
     def _update(self) -> None:
-        setting, targets = self.setting, self.images.targets[self.indices]
+        setting = self.setting
+        targets = follow(self.images.targets[self.indices], self.scale, self.offset)
         inputs = self.images.batch(self.normalise, self.indices, self.scale, self.offset, self.view)
         with autocast(setting.precision, setting.device):
             logits = self.model(inputs)

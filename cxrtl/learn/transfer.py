@@ -9,25 +9,34 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from cxrtl.config import Train
-from cxrtl.errors import WeightsError
-from cxrtl.learn import backbones, freeze, stem, weights
+from cxrtl.learn import backbones, freeze, objective, segment, stem, weights
 from cxrtl.learn.augment import torch_seed
+from cxrtl.records import Task
 
 
 def make_model(
-    train: Train, start: weights.Weights | None, classes: int, seed: int, fold: int, device: torch.device
+    train: Train,
+    start: weights.Weights | None,
+    classes: int,
+    seed: int,
+    fold: int,
+    device: torch.device,
+    task: Task = "binary",
+    channels: int = 1,
 ) -> nn.Module:
     """The backbone with a new last layer drawn from (seed, fold), its starting weights, if any, loaded, and the layers
-    that `train` freezes frozen."""
+    that `train` freezes frozen; for a segmentation, a U-Net on the backbone, whose new part is the decoder."""
     torch.manual_seed(torch_seed(seed, fold, None))
-    model = backbones.build(train.backbone, classes)
-    if start is not None:
-        weights.load(model, start, train.backbone, classes)
+    model = backbones.build(train.backbone, classes, channels=3 if channels == 1 else channels)
+    if task == "multilabel":
+        backbones.let_logits_fall_below_zero(model)
     if train.stem == "grey":
-        stem.make_grey(model)
-    elif stem.has_grey(model):
-        raise WeightsError("these weights have a first layer for one channel: set train.stem = 'grey'")
+        stem.make_grey(model, channels)
     freeze.apply(train, model, classes)
+    if task == "segmentation":
+        model = segment.build(train.backbone, model, objective.outputs(task, classes))
+    if start is not None:
+        weights.load(model.encoder if isinstance(model, segment.UNet) else model, start, train.backbone, classes)
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
@@ -37,10 +46,10 @@ def make_optimizer(train: Train, model: nn.Module, classes: int) -> Optimizer:
     Each group keeps its full rate in `base`; a schedule scales from there. MATLAB's learn-rate factor multiplies the
     rate of weights and biases alike, as here; its L2 term is added to the gradient, as SGD does with `weight_decay`.
     """
-    head_keys = backbones.head_keys(train.backbone, classes)
+    new = "decoder." if isinstance(model, segment.UNet) else tuple(backbones.head_keys(train.backbone, classes))
     trained = [(key, value) for key, value in model.named_parameters() if value.requires_grad]
-    body = [value for key, value in trained if key not in head_keys]
-    head = [value for key, value in trained if key in head_keys]
+    body = [value for key, value in trained if not key.startswith(new)]
+    head = [value for key, value in trained if key.startswith(new)]
     device = head[0].device
     on_gpu = device.type == "cuda"
     rates = train.rate, train.rate * train.head_rate_factor

@@ -35,3 +35,4 @@ def _import_models() -> ModuleType:
 
 
 models = _import_models()
+feature_extraction = importlib.import_module("torchvision.models.feature_extraction")

@@ -23,6 +23,7 @@ from cxrtl.learn.vision import models
 
 IMAGENET = "IMAGENET1K_V1"  # the weights of the studies' time; torchvision's later recipes have other names
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth$")
+_ENCODER = "encoder."
 _SIDE_OUTPUTS = re.compile(r"^(aux\d|AuxLogits)\.")
 
 
@@ -121,21 +122,26 @@ def imagenet_file(backbone: str, *, download: bool = False) -> tuple[str, Path, 
 
 
 def load(model: nn.Module, weights: Weights, backbone: str, classes: int) -> None:
-    """Copy the weights into `model`; its last layer stays as it was drawn.
+    """Copy the weights into `model`, the backbone or a part of it; its last layer stays as it was drawn.
 
-    The file must hold every parameter but the last layer's, under torchvision's names, in the model's shapes.
+    The file must hold every parameter of `model` but the last layer's, under torchvision's names, in the model's
+    shapes. The encoder of a segmentation's file serves alike. Where the images have other channels than red, green and
+    blue, each channel gets the mean of a file's three filters times 3 / channels: to the same picture in all of them
+    the first layer answers as it did to grey.
 
     Raises:
         WeightsError: the file is no weights file, or its keys or shapes differ; the message lists them.
     """
     given = read(weights)
-    if any(key.endswith(f".{stem.SHADE}") for key in given):
-        stem.make_grey(model)
     head = backbones.head_keys(backbone, classes)
     wanted = {key: value for key, value in model.state_dict().items() if key not in head}
+    known = backbones.build(backbone, classes, device="meta").state_dict()
     given = {key: value for key, value in given.items() if key not in head and not _SIDE_OUTPUTS.match(key)}
+    first = backbones.stem(model)[0]
+    stem.fit(given, model.get_submodule(first), first)
+    _widen(given, wanted, f"{first}.weight")
     missing = sorted(key for key in wanted.keys() - given.keys() if not key.endswith("num_batches_tracked"))
-    unexpected = sorted(given.keys() - wanted.keys())
+    unexpected = sorted(given.keys() - known.keys() - wanted.keys())
     shapes = [
         f"{key} {list(given[key].shape)} for {list(wanted[key].shape)}"
         for key in sorted(wanted.keys() & given.keys())
@@ -148,7 +154,14 @@ def load(model: nn.Module, weights: Weights, backbone: str, classes: int) -> Non
     ]
     if faults:
         raise WeightsError(f"weights file {weights.file!r} does not fit {backbone!r}: {'; '.join(faults)}")
-    model.load_state_dict(given, strict=False)
+    model.load_state_dict({key: value for key, value in given.items() if key in wanted}, strict=False)
+
+
+def _widen(given: dict[str, Tensor], wanted: dict[str, Tensor], first: str) -> None:
+    """Fit three filters of the first layer to another number of channels, in place."""
+    filters, channels = given.get(first), wanted[first].shape[1] if first in wanted else 3
+    if filters is not None and filters.dim() == 4 and filters.shape[1] == 3 != channels:
+        given[first] = (filters.mean(1, keepdim=True) * 3 / channels).expand(-1, channels, -1, -1).contiguous()
 
 
 def read(weights: Weights) -> dict[str, Tensor]:
@@ -163,4 +176,7 @@ def read(weights: Weights) -> dict[str, Tensor]:
         raise WeightsError(f"weights file {weights.file!r} is no .safetensors or .pth state dict: {reason}") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"weights file {weights.file!r} holds no flat state dict (name → tensor)")
-    return to_torchvision(state)
+    named = to_torchvision(state)
+    if any(key.startswith(_ENCODER) for key in named):  # a segmentation's
+        return {key.removeprefix(_ENCODER): value for key, value in named.items() if key.startswith(_ENCODER)}
+    return named

@@ -7,6 +7,7 @@ import json
 import os
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import ray.data
 import ray.train
 import ray.train.torch
@@ -26,11 +28,12 @@ from cxrtl import rundir
 from cxrtl.config import Recipe
 from cxrtl.data import feed
 from cxrtl.errors import CxrtlError
-from cxrtl.learn import augment, features, freeze, loop, memory, objective, state, transfer
+from cxrtl.learn import augment, devices, features, freeze, loop, memory, objective, state, transfer
 from cxrtl.learn.precision import Precision
 from cxrtl.learn.weights import Weights
 from cxrtl.orchestrate import frozen
 from cxrtl.orchestrate.board import Board
+from cxrtl.orchestrate.probe import Share
 from cxrtl.orchestrate.writer import Writer
 from cxrtl.predictions import Predictions
 from cxrtl.records import FoldResult, IntArray, Milestone, Prepared, Trial
@@ -51,23 +54,22 @@ class Job:
     seed: int
     division: IntArray  # `[repeats, N]`, each image's fold
     prepared: Prepared
-    threads: int
-    gpus: float
+    share: Share
     bank: frozen.Bank
 
 
 def fold_trial(config: dict[str, Any], images: ray.data.Dataset, job: Job) -> None:
     """The Tune trainable. A fault that another try cannot mend is reported, not raised: Tune would try it again."""
-    trial = job.trials[config["trial"]]
+    trials = [job.trials[name] for name in config["trials"]]
     try:
         TorchTrainer(
             fold_loop,
-            train_loop_config={"job": job, "trial": trial},
-            scaling_config=ScalingConfig(num_workers=0, use_gpu=job.gpus > 0),
+            train_loop_config={"job": job, "trials": trials},
+            scaling_config=ScalingConfig(num_workers=0, use_gpu=job.share.gpus > 0),
             datasets={"images": images},  # blocks are shared, not copied
         ).fit()
     except Exception as error:
-        tune.report({"broken": describe(error, job.run.trial(trial) / "error.txt")})
+        tune.report({"broken": describe(error, job.run.trial(trials[0]) / "error.txt")})
     else:
         tune.report({"broken": ""})
 
@@ -89,13 +91,19 @@ def fold_loop(config: dict[str, Any]) -> None:
     """What Ray Train runs, in this process or in a worker."""
     started = time.time()
     job: Job = config["job"]
-    torch.set_num_threads(job.threads)
+    trials: list[Trial] = config["trials"]
+    devices.settle(job.share.cpus)
     memory.keep_freed_memory()
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-    trial: Trial = config["trial"]
-    tested = (job.division == trial.fold).any(axis=0)
-    train, test = feed.collect(ray.train.get_dataset_shard("images"), job.prepared, [~tested, tested])
-    FoldRun(job, trial, train, test, ray.train.torch.get_device(), started).run()
+    tested = [(job.division == trial.fold).any(axis=0) for trial in trials]
+    parts = feed.collect(
+        ray.train.get_dataset_shard("images"), job.prepared, [mask for test in tested for mask in (~test, test)]
+    )
+    here = ray.train.torch.get_device()
+    pairs = zip(trials, parts[::2], parts[1::2], strict=True)
+    runs = [FoldRun(job, trial, train, test, here, started) for trial, train, test in pairs]
+    with ThreadPoolExecutor(len(runs)) as threads:  # one fold, or on a GPU several side by side
+        for done in [threads.submit(run.run) for run in runs]:
+            done.result()
 
 
 class FoldRun:
@@ -111,7 +119,8 @@ class FoldRun:
         self.setting = loop.Setting(budgets, recipe.augment, job.seed, trial.fold, classes, precision, device, task)
         self.folder = job.run.trial(trial)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.model = transfer.make_model(recipe.train, job.weights[trial.arm], classes, job.seed, trial.fold, device)
+        start, channels = job.weights[trial.arm], job.prepared.channels
+        self.model = transfer.make_model(recipe.train, start, classes, job.seed, trial.fold, device, task, channels)
         tested = (job.division == trial.fold).any(axis=0)
         self.train_images, self.test_images = self._images(train, ~tested), self._images(test, tested)
         head = freeze.split(recipe.train, self.model, classes).head if self.train_images.features else None
@@ -136,7 +145,7 @@ class FoldRun:
     def run(self) -> None:
         self.state.setup_seconds += time.time() - self.started
         hooks = loop.Hooks(self.milestone, self.save, self.progress)
-        with self.writer:
+        with self.writer, devices.own_stream(self.device):
             loop.fit(self.setting, self.train_images, self.net, self.optimizer, self.state, hooks)
         self.finish()
         self.board.close()
@@ -145,22 +154,37 @@ class FoldRun:
         """Score the held-out fold, keep weights and predictions, save the state that vouches for them."""
         started = time.time()
         scores = loop.predict(self.setting, self.test_images, self.net)
-        loss, accuracy = objective.judge(self.job.prepared.task, scores, self.test_images.targets.cpu())
+        loss, accuracy = objective.judge(
+            self.setting.task, self.setting.classes, scores, self.test_images.targets.cpu()
+        )
         seconds = time.time() - started
         reached = Milestone(at.iteration, at.train_seconds, seconds, loss, accuracy)
         at.milestones.append(reached)
         more = at.iteration < self.trial.budgets[-1]  # after the last, the result follows at once
         taken = state.Snapshot(self.model, self.optimizer if more else None)
         self.writer.wait()  # the state vouches for the files of the one before
-        self.writer(partial(self._keep, self._as_now(at), self._predictions(at.iteration, scores), taken, more))
+        masks = scores if self.setting.task == "segmentation" else None
+        self.writer(partial(self._keep, self._as_now(at), self._predictions(at.iteration, scores), masks, taken, more))
         self.board.milestone(reached)
         self._tell(at)
 
-    def _keep(self, at: state.State, predictions: Predictions, taken: state.Snapshot, more: bool) -> None:
+    def _keep(
+        self,
+        at: state.State,
+        predictions: Predictions,
+        masks: torch.Tensor | None,
+        taken: state.Snapshot,
+        more: bool,
+    ) -> None:
         """In the writer's thread: `at` is a copy, what the files hash to goes to the trial's own state."""
         names = (f"predictions-{at.iteration}.parquet", f"weights-{at.iteration}.safetensors")
         rundir.write_predictions(self.folder / names[0], predictions)
         at.files[names[0]] = rundir.sha256_file(self.folder / names[0])
+        if masks is not None:
+            name = f"masks-{at.iteration}.parquet"
+            rows = {"image_id": self.test.index["image_id"], "mask": [mask.tobytes() for mask in masks.numpy()]}
+            rundir.write_frame(self.folder / name, pd.DataFrame(rows))
+            at.files[name] = rundir.sha256_file(self.folder / name)
         at.files[names[1]] = rundir.write_bytes(self.folder / names[1], taken.weights())
         self.state.files |= at.files
         if more:
@@ -228,9 +252,9 @@ class FoldRun:
             setup_seconds=at.setup_seconds,
             wall_seconds=self.wall_before + time.time() - self.started,
             images_per_second=last * self.setting.train.batch_size / at.train_seconds,
-            device=device_name(self.device),
+            device=devices.name(self.device),
             precision=self.setting.precision,
-            threads=self.job.threads,
+            threads=self.job.share.cpus,
             tries=at.tries,
             files=at.files,
         )
@@ -238,7 +262,3 @@ class FoldRun:
         state.clear(self.folder)
         for name in ("progress.json", "error.txt"):
             (self.folder / name).unlink(missing_ok=True)
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -20,7 +20,10 @@ from cxrtl.data.prepared import shard_paths
 from cxrtl.errors import TrialError
 from cxrtl.learn import features, freeze, memory, transfer
 from cxrtl.learn.augment import draw_views
+from cxrtl.learn.devices import settle
 from cxrtl.learn.weights import Weights
+from cxrtl.orchestrate.ledger import Machine
+from cxrtl.orchestrate.probe import Share
 from cxrtl.records import Prepared
 
 Starts = Mapping[str, Weights | None]
@@ -45,13 +48,15 @@ def kept(experiment: Experiment, starts: Starts, prepared: Prepared) -> dict[str
     """By arm with frozen layers, whether their features are computed once and kept.
 
     Not kept: ever new augmentation (`train.views = 0`); layers from scratch, which each fold draws for itself; a freeze
-    that ends where no single tensor goes on; more bytes than `resources.features_gib`.
+    that ends where no single tensor goes on; a segmentation's, whose decoder needs more of them than the last; more
+    bytes than `resources.features_gib`.
     """
     found = {}
     for recipe in experiment.recipes:
         views = features.view_count(recipe.train, recipe.augment)
         if freeze.frozen(recipe.train):
-            found[recipe.name] = bool(views and starts[recipe.name]) and _fits(recipe, views, experiment, prepared)
+            one = bool(views and starts[recipe.name]) and prepared.task != "segmentation"
+            found[recipe.name] = one and _fits(recipe, views, experiment, prepared)
     return found
 
 
@@ -62,7 +67,7 @@ def _fits(recipe: Recipe, views: int, experiment: Experiment, prepared: Prepared
 
 
 def specs(
-    recipe: Recipe, start: Weights, prepared: Prepared, experiment: Experiment, device: str, precision: str
+    recipe: Recipe, start: Weights, prepared: Prepared, seed: int, machine: Machine
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What decides an arm's features: those it is scored on, and those it trains on."""
     train = recipe.train
@@ -75,27 +80,26 @@ def specs(
         "weights_sha256": start.sha256,
         "data": prepared.dataset_hash,
         "size": prepared.image_size,
-        "device": device,
-        "threads": experiment.resources.cpus_per_fold,
+        "device": machine.device,
+        "threads": machine.threads,
         "precision": "fp32",
         "views": 0,
     }
-    views = {**plain, "precision": precision}
+    views = {**plain, "precision": machine.precision[recipe.name]}
     if recipe.augment.active:
-        drawn = {"views": train.views, "augment": recipe.augment.model_dump(), "seed": experiment.seed}
+        drawn = {"views": train.views, "augment": recipe.augment.model_dump(), "seed": seed}
         views |= drawn
     return plain, views
 
 
 def bank(
     home: Path,
-    experiment: Experiment,
+    seed: int,
     recipes: Sequence[Recipe],
     starts: Starts,
     prepared: Prepared,
-    device: str,
-    precision: Mapping[str, str],
-    gpus: float,
+    machine: Machine,
+    share: Share,
 ) -> Bank:
     """The features of `recipes`, read where they were computed before, else computed by as many tasks as fit.
 
@@ -107,13 +111,13 @@ def bank(
         start = starts[recipe.name]
         assert start is not None
         names = []
-        for spec in specs(recipe, start, prepared, experiment, device, precision[recipe.name]):
+        for spec in specs(recipe, start, prepared, seed, machine):
             name = rundir.content_hash(spec)
             if name not in out.arrays:
                 folder = home / "features" / name[:16]
                 found = features.read(folder, spec)
                 if found is None:
-                    _compute(folder, spec, recipe, start, prepared, gpus)
+                    _compute(folder, spec, recipe, start, prepared, share.gpus)
                     found = features.read(folder, spec)
                 if found is None:
                     raise TrialError(f"features written to {folder} do not read back: is its disk sound?")
@@ -132,7 +136,9 @@ def _compute(
     for number, path in enumerate(shard_paths(prepared)):
         rows = pq.read_metadata(path).num_rows
         where = f"part-{number:05d}.safetensors"
-        calls.append(task.remote(folder, where, spec, recipe, shared, path, (first, rows, prepared.images)))
+        calls.append(
+            task.remote(folder, where, spec, recipe, shared, path, (first, rows, prepared.images), prepared.channels)
+        )
         first += rows
     try:
         done = ray.get(calls)
@@ -150,18 +156,18 @@ def _shard(
     start: Weights,
     path: Path,
     place: tuple[int, int, int],
+    channels: int,
 ) -> dict[str, str]:
     """The features of one shard; `place`: its first image among all, its images, all images. Gives name → sha256."""
     first, rows, images = place
-    torch.set_num_threads(spec["threads"])
+    settle(spec["threads"])
     memory.keep_freed_memory()
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     device = torch.device(spec["device"])
-    model = transfer.make_model(recipe.train, start, 2, 0, 0, device)
+    model = transfer.make_model(recipe.train, start, 2, 0, 0, device, channels=channels)
     body = freeze.split(recipe.train, model, 2).body
     assert body is not None
     column = pq.read_table(path, columns=["pixels"])["pixels"].to_pylist()
-    pixels = np.frombuffer(b"".join(column), np.uint8).reshape(rows, 1, spec["size"], spec["size"])
+    pixels = np.frombuffer(b"".join(column), np.uint8).reshape(rows, channels, spec["size"], spec["size"])
     changes = None
     if spec["views"]:
         drawn = draw_views(recipe.augment, spec["seed"], spec["views"], images)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import tomli_w
@@ -22,10 +22,11 @@ _NO_INFLUENCE = {"checkpoint_every", "init_sha256", "init"}  # `init` counts by 
 
 @dataclass(frozen=True)
 class Machine:
-    """The kind of device that trains, and the number format by arm."""
+    """The kind of device that trains, the number format by arm, and the threads of a fold."""
 
     device: str
     precision: Mapping[str, str]
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,14 @@ class Identity:
 
     def run_hash(self, machine: Machine) -> str:
         """sha256 over the identity and the machine's kind, which decides the last bits."""
-        return rundir.content_hash({**self.decides, "device": machine.device, "precision": dict(machine.precision)})
+        return rundir.content_hash({**self.decides, **asdict(machine)})
 
     def arm_hashes(self, machine: Machine) -> dict[str, str]:
         """For each arm, what its trials' results bear: the run hash it would have without the others."""
         precision = machine.precision
         return {
             name: Identity({**self.decides, "arms": {name: arm}}).run_hash(
-                Machine(machine.device, {name: precision[name]})
+                replace(machine, precision={name: precision[name]})
             )
             for name, arm in self.decides["arms"].items()
         }
@@ -164,7 +165,7 @@ def write(
         "device": machine.device,
         "precision": "/".join(sorted(set(machine.precision.values()))),
         "precision_by_arm": dict(machine.precision),
-        "threads": experiment.resources.cpus_per_fold,
+        "threads": machine.threads,
         "command": command,
         **origin,
     }

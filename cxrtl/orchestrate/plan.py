@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 
-import ray
-import torch
-
 from cxrtl.config import Experiment, Recipe, Resources, Train
-from cxrtl.errors import CxrtlError, PlanError, TrialError
-from cxrtl.learn import features, freeze, loop, memory, objective, state, transfer
-from cxrtl.learn.precision import Precision, choose
-from cxrtl.learn.weights import Weights
+from cxrtl.errors import PlanError
 from cxrtl.orchestrate.cluster import Node
-from cxrtl.records import ArmEstimate, Plan, Prepared, Trial
+from cxrtl.orchestrate.probe import Probe, Prober, Share
+from cxrtl.records import ArmEstimate, Plan, Trial
 
-TIMED_STEPS = 3
+CPUS_BESIDE_GPU = 4  # what reads, draws and saves beside a GPU has use for
 _STATE_COPIES = 3  # a saved state: parameters and momentum (AdamW: two moments)
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What a few real steps of one arm showed, in a process with a trial's resources."""
-
-    device: str
-    gpu: str
-    precision: Precision
-    step_seconds: float
-    weight_bytes: int
 
 
 def trials(experiment: Experiment, k: int) -> tuple[Trial, ...]:
@@ -57,92 +40,55 @@ def gpus_per_fold(resources: Resources, nodes: Sequence[Node]) -> float:
     return resources.gpus_per_fold
 
 
-def slots(resources: Resources, nodes: Sequence[Node]) -> int:
-    """Trials that fit on the cluster at once.
+def slots(share: Share, nodes: Sequence[Node]) -> int:
+    """Processes of this share that fit on the cluster at once.
 
     Raises:
         PlanError: none does; names the smallest change that would let one start.
     """
-    cpus, gpus = resources.cpus_per_fold, gpus_per_fold(resources, nodes)
-    fit = sum(node.slots(cpus, gpus) for node in nodes)
+    fit = sum(node.slots(share.cpus, share.gpus) for node in nodes)
     if not fit:
         most_cpus, most_gpus = max((n.cpus for n in nodes), default=0), max((n.gpus for n in nodes), default=0)
         change = (
             f"set resources.cpus_per_fold to {int(most_cpus)} or less"
-            if cpus > most_cpus
+            if share.cpus > most_cpus
             else f"set resources.gpus_per_fold to {most_gpus:g} or less"
         )
         raise PlanError(
-            f"no node can hold one fold: it asks for {cpus} CPUs and {gpus:g} GPUs, the largest node has "
+            f"no node can hold one fold: it asks for {share.cpus} CPUs and {share.gpus:g} GPUs, the largest node has "
             f"{most_cpus:g} CPUs and {most_gpus:g} GPUs. Smallest change: {change}."
         )
-    return min(fit, resources.max_concurrent) if resources.max_concurrent else fit
+    return fit
 
 
-def probe(
-    recipes: Sequence[Recipe],
-    weights: dict[str, Weights | None],
-    kept: Mapping[str, bool],
-    prepared: Prepared,
-    cpus: int,
-    gpus: float,
-) -> dict[str, Probe]:
-    """Time a few real steps of each arm in one worker process; on features where an arm has `kept` them.
+def at_once(share: Share, nodes: Sequence[Node], todo: int, limit: int) -> int:
+    """Folds that train at once: as many as fit, are to do, and `limit` (0: no limit) allows; one at least."""
+    most = slots(share, nodes) * share.folds
+    return max(1, min(most, todo, limit or most))
 
-    Raises:
-        TrialError: a step failed; the rest of the run would, too.
+
+def shares(resources: Resources, nodes: Sequence[Node], todo: int, threads: int = 0) -> list[Share]:
+    """The ways to lay the run's processes out that its experiment leaves open; `threads`: as it was begun with.
+
+    Without GPUs, threads a fold are doubled from 1 for as long as that takes folds off the machine that are to do: a
+    fold waits for its slowest thread at every layer, folds beside each other wait for nothing. With GPUs, several folds
+    may share one from inside one process.
     """
-    remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(probe_arm)
-    found = {}
-    for recipe in recipes:
-        start = weights[recipe.name]
-        try:
-            on = kept.get(recipe.name, False)
-            found[recipe.name] = ray.get(remote.remote(recipe, start, on, prepared, cpus, gpus))
-        except ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, CxrtlError):
-                raise type(cause)(f"arm {recipe.name!r}: {cause}") from None
-            first = (str(cause).strip().splitlines() or [""])[0]
-            raise TrialError(f"arm {recipe.name!r} fails in its first step: {type(cause).__name__}: {first}") from cause
-        except ray.exceptions.RayError as error:
-            raise TrialError(
-                f"arm {recipe.name!r}: the process of the timed steps died, of too little memory most likely: "
-                f"lower train.batch_size or data.image_size ({type(error).__name__})"
-            ) from None
-    return found
-
-
-def probe_arm(
-    recipe: Recipe, start: Weights | None, kept: bool, prepared: Prepared, threads: int, gpus: float
-) -> Probe:
-    torch.set_num_threads(threads)
-    memory.keep_freed_memory()
-    device = torch.device("cuda" if gpus and torch.cuda.is_available() else "cpu")
-    train = recipe.train
-    precision = choose(train.precision, device)
-    classes = len(prepared.classes)
-    model = transfer.make_model(train, start, classes, 0, 0, device)
-    optimizer = transfer.make_optimizer(train, model, classes)
-    pixels = torch.zeros((train.batch_size, 1, prepared.image_size, prepared.image_size), dtype=torch.uint8)
-    targets = objective.blank_targets(prepared.task, train.batch_size, classes).to(device)
-    images, net = loop.Images(pixels.to(device), targets), model
-    if kept:
-        parts = freeze.split(train, model, classes)
-        assert parts.body is not None and parts.head is not None
-        blank = features.compute(parts.body, pixels, None, precision, device)[0].float().to(device)
-        rows = torch.arange(train.batch_size, device=device)
-        images, net = replace(images, features=features.Features(blank, blank, rows)), parts.head
-    at = state.State()
-    marks: list[float] = []
-    hooks = loop.Hooks(lambda _: None, lambda s: marks.append(s.train_seconds), lambda _: None)
-    # saving after every step stops the clock there; the first step, which warms up, is left out of the time
-    timed = train.model_copy(update={"budgets": (TIMED_STEPS + 2,), "checkpoint_every": 1})
-    setting = loop.Setting(timed, recipe.augment, 0, 0, classes, precision, device, prepared.task)
-    loop.fit(setting, images, net, optimizer, at, hooks)
-    step_seconds = (marks[-1] - marks[0]) / (len(marks) - 1)
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    return Probe(device.type, gpu, precision, step_seconds, len(state.Snapshot(model).weights()))
+    gpus, fixed = gpus_per_fold(resources, nodes), resources.cpus_per_fold
+    cpus = threads or (fixed if fixed != "auto" else 0)
+    limit = min(todo, resources.max_concurrent or todo)
+    if gpus:
+        most = max((int(node.cpus // (node.gpus / gpus)) for node in nodes if node.gpus), default=1)
+        cpus = cpus or max(1, min(most, CPUS_BESIDE_GPU))
+        packs = [resources.folds_per_gpu] if resources.folds_per_gpu != "auto" else [1, 2, 4, 8]
+        return [Share(cpus, gpus, folds) for folds in packs if folds == packs[0] or (gpus == 1 and folds <= limit)]
+    if cpus:
+        return [Share(cpus, 0.0)]
+    most = max((int(node.cpus) for node in nodes), default=0)
+    open_ = [Share(2**power, 0.0) for power in range(max(most, 1).bit_length())]
+    # all that are to do run at once already with these: half the threads would only slow them
+    enough = [share for share in open_ if sum(node.slots(share.cpus, 0) for node in nodes) >= limit]
+    return open_[max(len(enough) - 1, 0) :]
 
 
 def make(
@@ -150,6 +96,7 @@ def make(
     all_trials: tuple[Trial, ...],
     done: Sequence[str],
     nodes: Sequence[Node],
+    share: Share,
     probes: dict[str, Probe],
     run: Path,
 ) -> Plan:
@@ -159,7 +106,7 @@ def make(
         PlanError: no fold can start, or the run folder's disk has too little room.
     """
     todo = [trial for trial in all_trials if trial.name not in done]
-    at_once = max(1, min(slots(experiment.resources, nodes), len(todo)))
+    concurrent = at_once(share, nodes, len(todo), experiment.resources.max_concurrent)
     steps = {name: sum(t.budgets[-1] for t in todo if t.arm == name) for name in probes}
     estimates = tuple(
         ArmEstimate(name, p.step_seconds, p.weight_bytes, p.step_seconds * steps[name] / _count(todo, name))
@@ -176,16 +123,17 @@ def make(
     return Plan(
         trials=all_trials,
         done=tuple(done),
-        concurrent=at_once,
-        waves=-(-len(todo) // at_once),
-        cpus_per_fold=experiment.resources.cpus_per_fold,
-        gpus_per_fold=gpus_per_fold(experiment.resources, nodes),
+        concurrent=concurrent,
+        waves=-(-len(todo) // concurrent),
+        cpus_per_fold=share.cpus,
+        gpus_per_fold=share.gpus,
+        folds_per_process=share.folds,
         cluster_cpus=sum(node.cpus for node in nodes),
         cluster_gpus=sum(node.gpus for node in nodes),
         device=first.device,
         precision=first.precision,
         estimates=estimates,
-        estimated_seconds=sum(p.step_seconds * steps[name] for name, p in probes.items()) / at_once,
+        estimated_seconds=sum(p.step_seconds * steps[name] for name, p in probes.items()) / concurrent,
         disk_needed=needed,
         disk_free=free,
     )
@@ -193,3 +141,31 @@ def make(
 
 def _count(todo: Sequence[Trial], arm: str) -> int:
     return sum(trial.arm == arm for trial in todo)
+
+
+def lay_out(
+    experiment: Experiment,
+    recipes: Sequence[Recipe],
+    todo: Sequence[Trial],
+    nodes: Sequence[Node],
+    prober: Prober,
+    threads: int = 0,
+) -> tuple[Share, dict[str, Probe]]:
+    """What each process takes, chosen by timing the arm with the most to do, and every arm's times under that.
+
+    `threads`: a fold's, as the run was begun with.
+
+    Raises:
+        PlanError: no fold can start anywhere; TrialError: a step fails.
+    """
+    resources = experiment.resources
+    open_ = [
+        (share, at_once(share, nodes, len(todo), resources.max_concurrent))
+        for share in shares(resources, nodes, len(todo), threads)
+    ]
+    largest = max(recipes, key=lambda r: _count(todo, r.name) * r.train.budgets[-1] * r.train.batch_size)
+    share, first = prober.fastest(largest, open_, len(todo))
+    processes = -(-at_once(share, nodes, len(todo), resources.max_concurrent) // share.folds)
+    return share, {
+        recipe.name: first if recipe is largest else prober.time(recipe, share, processes) for recipe in recipes
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,12 +13,14 @@ from cxrtl import rundir
 from cxrtl.config import Data, Experiment, expand
 from cxrtl.data import audit, feed, folds, manifest, phantom
 from cxrtl.data.ids import fingerprint, load_key
+from cxrtl.data.images.rules import file_paths
 from cxrtl.data.prepared import open_prepared, read_index
 from cxrtl.errors import ChangedError, PreparedError
 from cxrtl.learn import backbones, freeze, lineage, weights
 from cxrtl.learn.precision import Precision
 from cxrtl.orchestrate import cluster, environment, frozen, ledger, plan, sweep
 from cxrtl.orchestrate.fold import Job
+from cxrtl.orchestrate.probe import Prober
 from cxrtl.records import Folds, Manifest, Plan, Prepared, Trial
 from cxrtl.rundir import RunDir
 
@@ -115,7 +117,7 @@ def _expanded(data: Data) -> Data:
 
 def _fingerprint(data: Data, listed: Manifest) -> str:
     stats = []
-    for path in listed.frame["path"]:
+    for path in (file for entry in listed.frame["path"] for file in file_paths(entry)):
         try:
             found = Path(path).stat()
             stats.append((found.st_size, found.st_mtime_ns))
@@ -124,7 +126,8 @@ def _fingerprint(data: Data, listed: Manifest) -> str:
     columns = listed.frame.astype(str).to_dict(orient="list")
     decode = data.decode.model_dump(exclude={"file_seconds", "memory_mib"})
     flow = [asdict(step) for step in listed.flow]
-    return rundir.content_hash([data.image_size, decode, list(listed.classes), listed.task, columns, stats, flow])
+    what = [listed.task, list(listed.classes), list(data.image_columns), data.slices]
+    return rundir.content_hash([data.image_size, decode, what, columns, stats, flow])
 
 
 def ensure_folds(run: RunDir, experiment: Experiment, prepared: Prepared) -> Folds:
@@ -185,7 +188,8 @@ def run(experiment: Experiment, options: Options, watcher: Watcher) -> Outcome:
         elif options.plan_only:
             watcher.stage(f"all {len(trials)} trials are done: nothing to plan")
         elif saved:
-            _keep(folder, todo, saved, ledger.Machine(saved["device"], saved["precision_by_arm"]), options.command)
+            machine = ledger.Machine(saved["device"], saved["precision_by_arm"], saved["threads"])
+            _keep(folder, todo, saved, machine, options.command)
     return Outcome(folder, prepared, len(done), len(trials))
 
 
@@ -198,14 +202,14 @@ def _go_on(
 ) -> None:
     experiment, options = todo.experiment, session.options
     nodes = session.ray()
-    plan.slots(experiment.resources, nodes)  # refuse before timing what could never start
     watcher.stage("timing a few steps")
     open_arms = {trial.arm for trial in todo.trials if trial.name not in todo.done}
     recipes = [recipe for recipe in experiment.recipes if recipe.name in open_arms]
-    gpus = plan.gpus_per_fold(experiment.resources, nodes)
-    cpus = experiment.resources.cpus_per_fold
-    probes = plan.probe(recipes, todo.starts, todo.kept, todo.prepared, cpus, gpus)
-    drawn = plan.make(experiment, todo.trials, todo.done, nodes, probes, folder.root)
+    left = [trial for trial in todo.trials if trial.name not in todo.done]
+    begun = saved or {"precision_by_arm": {}, "threads": 0}
+    prober = Prober(todo.starts, todo.prepared, begun["precision_by_arm"], todo.kept)
+    share, probes = plan.lay_out(experiment, recipes, left, nodes, prober, begun["threads"])
+    drawn = plan.make(experiment, todo.trials, todo.done, nodes, share, probes, folder.root)
     watcher.planned(folder, drawn)
     if options.plan_only:
         return
@@ -213,14 +217,15 @@ def _go_on(
     if saved:
         _check_machine(folder, saved, drawn.device, precision)
         precision = {**saved["precision_by_arm"], **precision}
-    hashes = _keep(folder, todo, saved, ledger.Machine(drawn.device, precision), options.command)
+    hashes = _keep(folder, todo, saved, ledger.Machine(drawn.device, precision, share.cpus), options.command)
     rundir.write_json(folder.path("plan.json"), asdict(drawn))
     gpu = next(iter(probes.values())).gpu
     rundir.write_json(folder.path("environment.json"), environment.describe(gpu))
     began, frozen_arms = time.time(), [recipe for recipe in recipes if todo.kept.get(recipe.name)]
     if frozen_arms:
         watcher.stage("computing what frozen layers give")
-    bank = frozen.bank(options.home, experiment, frozen_arms, todo.starts, todo.prepared, drawn.device, precision, gpus)
+    machine = ledger.Machine(drawn.device, precision, share.cpus)
+    bank = frozen.bank(options.home, experiment.seed, frozen_arms, todo.starts, todo.prepared, machine, share)
     session.features_seconds = time.time() - began
     watcher.training(folder)
     images = feed.images(todo.prepared)
@@ -234,8 +239,7 @@ def _go_on(
         seed=experiment.seed,
         division=todo.folds.division,
         prepared=todo.prepared,
-        threads=experiment.resources.cpus_per_fold,
-        gpus=gpus,
+        share=share,
         bank=bank,
     )
     session.launch_seconds = time.time() - session.started - session.prepare_seconds - session.features_seconds
@@ -254,7 +258,7 @@ def _keep(
     """Keep the experiment where it is new, has other arms, or says other things that decide no number; arm hashes."""
     if saved is None or saved["experiment"] != todo.experiment.model_dump(mode="json"):
         arms = todo.identity.decides["arms"]
-        machine = ledger.Machine(machine.device, {name: machine.precision[name] for name in arms})
+        machine = replace(machine, precision={name: machine.precision[name] for name in arms})
         saved = ledger.write(
             folder,
             todo.experiment,

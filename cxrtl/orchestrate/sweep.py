@@ -40,18 +40,20 @@ def run(job: Job, plan: Plan, images: ray.data.Dataset, verbose: bool = False) -
         Interrupted: the user stopped the run.
     """
     todo = sorted(plan.todo, key=lambda trial: -_work(job, trial))
+    together, order = job.share.folds, [trial.name for trial in todo]
+    packs = [order[first : first + together] for first in range(0, len(order), together)]
     stopper = _StopAtFault()
     with tempfile.TemporaryDirectory(prefix="cxrtl-tune-") as scratch:
         results = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(fold_trial, images=images, job=job), {"CPU": job.threads, "GPU": job.gpus}
+                tune.with_parameters(fold_trial, images=images, job=job), {"CPU": job.share.cpus, "GPU": job.share.gpus}
             ),
-            param_space={"trial": tune.grid_search([trial.name for trial in todo])},
+            param_space={"trials": tune.grid_search(packs)},
             tune_config=tune.TuneConfig(
                 reuse_actors=True,
-                max_concurrent_trials=plan.concurrent,
-                trial_name_creator=lambda trial: trial.config["trial"],
-                trial_dirname_creator=lambda trial: trial.config["trial"].replace("/", "-"),
+                max_concurrent_trials=-(-plan.concurrent // together),
+                trial_name_creator=lambda trial: "+".join(trial.config["trials"]),
+                trial_dirname_creator=lambda trial: trial.config["trials"][0].replace("/", "-"),
             ),
             run_config=tune.RunConfig(
                 name="trials",

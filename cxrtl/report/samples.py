@@ -152,7 +152,7 @@ def _outcomes(chosen: Predictions) -> dict[str, Any]:
 
 
 def _pixels(prepared: Prepared, ids: list[str]) -> dict[str, bytes]:
-    """Pixels by image id, reading only the rows that are asked for."""
+    """Pixels by image id, of several channels the middle one's, reading only the rows that are asked for."""
     shards = sorted(prepared.folder.glob("shards/*.parquet"))
     if not shards:
         raise PreparedError(f"{prepared.folder / 'shards'} holds no .parquet file: prepare the data again")
@@ -163,12 +163,13 @@ def _pixels(prepared: Prepared, ids: list[str]) -> dict[str, bytes]:
     except (OSError, pa.ArrowInvalid) as error:
         raise PreparedError(f"shards in {prepared.folder} cannot be read: {error}") from None
     found = dict(zip(table["image_id"].to_pylist(), table["pixels"].to_pylist(), strict=True))
-    absent = [name for name in ids if len(found.get(name) or b"") != prepared.image_size**2]
+    size, middle = prepared.image_size**2, prepared.channels // 2
+    absent = [name for name in ids if len(found.get(name) or b"") != prepared.channels * size]
     if absent:
         raise PreparedError(
             f"shards lack the pixels ({prepared.image_size}²) of image(s) {absent[:5]}: prepare the data again"
         )
-    return found
+    return {name: pixels[middle * size : (middle + 1) * size] for name, pixels in found.items()}
 
 
 def read_samples(run: RunDir) -> list[Sample]:

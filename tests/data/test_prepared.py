@@ -38,9 +38,9 @@ class TestOpen:
             open_prepared(folder)
         raw = json.loads((folder / "dataset.json").read_text())
         for broken, message in (
-            ({**raw, "version": 99}, "has version 99, this cxrtl reads 2"),
+            ({**raw, "version": 99}, "has version 99, this cxrtl reads 3"),
             ({**raw, "shards": [{}]}, "is damaged"),
-            ({"version": 2, "shards": []}, "is damaged"),
+            ({"version": 3, "shards": []}, "is damaged"),
             ([], "is damaged"),
         ):
             (folder / "dataset.json").write_text(json.dumps(broken))

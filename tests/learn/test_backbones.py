@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from cxrtl.config import Train
 from cxrtl.errors import ConfigError
-from cxrtl.learn import backbones
+from cxrtl.learn import backbones, transfer
 
 HEADS = {
     "resnet18": "fc",
@@ -41,3 +42,15 @@ def test_unknown_name_is_refused_with_near_ones() -> None:
         backbones.build("resnet5", 2)
     with pytest.raises(ConfigError, match="no classification model"):
         backbones.check_name("maskrcnn_resnet50_fpn")
+
+
+@pytest.mark.parametrize("backbone", ["squeezenet1_1", "alexnet", "mobilenet_v3_small"])
+def test_findings_can_be_denied(backbone: str) -> None:
+    """Each logit of a multilabel model can be negative: a score below 0.5."""
+    train = Train.model_validate({"backbone": backbone, "init": "scratch"})
+    model = transfer.make_model(train, None, 4, 0, 0, torch.device("cpu"), "multilabel").eval()
+    head = [value for key, value in model.named_parameters() if key in backbones.head_keys(backbone, 4)]
+    with torch.no_grad():
+        for value in head:
+            value.copy_(-value.abs() - 0.1)
+        assert (model(torch.rand(2, 3, 64, 64)) < 0).all()

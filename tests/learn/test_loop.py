@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 def images(count: int = 30, size: int = 32, seed: int = 0, task: Task = "binary") -> loop.Images:
     rng = np.random.default_rng(seed)
     pixels = torch.from_numpy(rng.integers(0, 255, (count, 1, size, size), dtype=np.uint8))
-    targets = objective.blank_targets(task, count, 2 if task == "binary" else 3)
+    targets = objective.blank_targets(task, count, 2 if task == "binary" else 3, size)
     if task == "multilabel":
         targets[::4, 1] = torch.nan
     return loop.Images(pixels, targets)
@@ -41,7 +41,7 @@ class Run:
     ) -> None:
         classes = 2 if task == "binary" else 3
         self.setting = loop.Setting(train, Augment(), 0, fold, classes, precision, CPU, task)
-        self.model = transfer.make_model(train, None, classes, 0, fold, CPU)
+        self.model = transfer.make_model(train, None, classes, 0, fold, CPU, task)
         self.optimizer = transfer.make_optimizer(train, self.model, classes)
         self.folder, self.scores, self.stop_at = folder, {}, 0
         self.state = state.load(folder, "hash", self.model, self.optimizer) if folder else state.State()
@@ -96,7 +96,7 @@ def test_resumed_run_equals_undisturbed_run(tmp_path: Path, optimizer: str, cut:
     assert [line["loss"] for line in whole.state.curve] == [line["loss"] for line in second.state.curve]
 
 
-@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("task", ["multiclass", "multilabel", "segmentation"])
 def test_other_tasks_repeat_bit_for_bit_however_they_are_cut(tmp_path: Path, task: Task) -> None:
     train = recipe(4, 8, checkpoint_every=3, class_weights=True)
     whole = Run(train, task=task).fit()

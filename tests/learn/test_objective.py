@@ -56,7 +56,7 @@ def test_weights_agree_with_scikit_learn() -> None:
 
 def test_held_out_loss_and_accuracy_leave_out_what_is_not_stated() -> None:
     scores = torch.tensor([[0.9, 0.2, 0.5], [0.5, 0.4, 0.3], [0.6, 0.5, 0.5], [0.9, 0.9, 0.9]], dtype=torch.float64)
-    loss, accuracy = objective.judge("multilabel", scores, TARGETS)
+    loss, accuracy = objective.judge("multilabel", 3, scores, TARGETS)
     chosen = [0.9, 0.8, 0.4, 0.7, 0.4, 0.9, 0.9, 0.9]
     assert loss == pytest.approx(-np.log(chosen).mean()) and accuracy == 6 / 8
     assert findings().hits(torch.logit(scores.float()), TARGETS) == 6 / 8

@@ -31,6 +31,8 @@ budgets = [20, 120]
 batch_size = 8
 rate = 1e-2
 checkpoint_every = 10
+[resources]
+cpus_per_fold = 1
 """
 
 

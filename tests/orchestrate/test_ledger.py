@@ -28,7 +28,7 @@ def identity(given: Experiment, sha256: str = "1" * 64, folds: Folds = FOLDS) ->
 
 def begin(run: RunDir) -> None:
     run.root.mkdir()
-    machine = ledger.Machine("cpu", {"a": "fp32"})
+    machine = ledger.Machine("cpu", {"a": "fp32"}, 1)
     starts = {"a": Weights("imagenet", "w.pth", "1" * 64, b"")}
     ledger.write(run, experiment(), identity(experiment()), PREPARED, FOLDS, starts, machine, "cxrtl run x.toml", {})
 
@@ -82,11 +82,11 @@ def test_arm_may_be_added_and_leaves_the_others_hash_alone(tmp_path: Path) -> No
     more = with_arms("b", "a")
     saved = ledger.check_unchanged(run, more)
     assert saved is not None
-    machine = ledger.Machine("cpu", {"a": "fp32", "b": "bf16"})
+    machine = ledger.Machine("cpu", {"a": "fp32", "b": "bf16"}, 1)
     assert more.arm_hashes(machine)["a"] == saved["arm_hashes"]["a"] != more.arm_hashes(machine)["b"]
     assert more.run_hash(machine) != saved["run_hash"]
     assert with_arms("a", "b").run_hash(machine) == more.run_hash(machine)  # their order is no matter
-    changed = ledger.Machine("cpu", {"a": "bf16", "b": "bf16"})
+    changed = ledger.Machine("cpu", {"a": "bf16", "b": "bf16"}, 1)
     assert more.arm_hashes(changed)["a"] != saved["arm_hashes"]["a"]
     with pytest.raises(ChangedError, match=r"arms\.a\.train\.rate"):
         ledger.check_unchanged(run, with_arms("a", "b", train={"rate": 0.5}))
@@ -118,7 +118,7 @@ def test_run_not_begun_has_nothing_to_compare(tmp_path: Path) -> None:
 def test_device_kind_and_precision_belong_to_the_hash() -> None:
     mine = identity(experiment())
     kinds = [("cpu", "fp32"), ("cpu", "bf16"), ("cuda", "bf16")]
-    assert len({mine.run_hash(ledger.Machine(device, {"a": precision})) for device, precision in kinds}) == 3
+    assert len({mine.run_hash(ledger.Machine(device, {"a": precision}, 1)) for device, precision in kinds}) == 3
 
 
 def test_kept_experiment_reads_back_as_the_same(tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from cxrtl.config import Experiment, Resources, parse
+from cxrtl.config import Experiment, Recipe, Resources, parse
 from cxrtl.errors import PlanError
 from cxrtl.orchestrate import plan
 from cxrtl.orchestrate.cluster import Node
+from cxrtl.orchestrate.probe import Prober, Share
+from cxrtl.records import Prepared
 
 
 def experiment(**train: object) -> Experiment:
@@ -50,7 +52,9 @@ def test_budgets_are_trials_of_their_own_where_the_way_depends_on_the_length(cha
     ],
 )
 def test_slots(resources: dict[str, object], nodes: list[Node], fit: int) -> None:
-    assert plan.slots(Resources.model_validate(resources), nodes) == fit
+    knobs = Resources.model_validate({"cpus_per_fold": 1, **resources})
+    share = plan.shares(knobs, nodes, 100)[0]
+    assert plan.at_once(share, nodes, 100, knobs.max_concurrent) == fit
 
 
 @pytest.mark.parametrize(
@@ -62,12 +66,13 @@ def test_slots(resources: dict[str, object], nodes: list[Node], fit: int) -> Non
 )
 def test_what_cannot_start_is_refused_with_the_smallest_change(resources: dict[str, object], advice: str) -> None:
     with pytest.raises(PlanError, match=advice):
-        plan.slots(Resources.model_validate(resources), [Node(2, 0), Node(1, 0)])
+        nodes = [Node(2, 0), Node(1, 0)]
+        plan.slots(plan.shares(Resources.model_validate(resources), nodes, 10)[0], nodes)
 
 
 def test_plan_counts_what_is_left(tmp_path: Path) -> None:
     trials = plan.trials(experiment(), 3)
-    drawn = plan.make(experiment(), trials, ["a/fold0"], [Node(2, 0)], probes(), tmp_path)
+    drawn = plan.make(experiment(), trials, ["a/fold0"], [Node(2, 0)], Share(1, 0), probes(), tmp_path)
     assert len(drawn.todo) == 5 and (drawn.concurrent, drawn.waves) == (2, 3)
     assert drawn.estimated_seconds == pytest.approx(2.0 * (2 * 10 + 3 * 7) / 2)
     assert drawn.disk_needed == 10 * (2 * (2 + 3) + 3 * (1 + 3))
@@ -76,4 +81,60 @@ def test_plan_counts_what_is_left(tmp_path: Path) -> None:
 def test_too_small_a_disk_is_refused(tmp_path: Path) -> None:
     trials = plan.trials(experiment(), 3)
     with pytest.raises(PlanError, match="make room"):
-        plan.make(experiment(), trials, [], [Node(2, 0)], probes(size=10**15), tmp_path)
+        plan.make(experiment(), trials, [], [Node(2, 0)], Share(1, 0), probes(size=10**15), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("resources", "nodes", "todo", "wanted"),
+    [
+        ({}, [Node(2, 0)], 10, [Share(1, 0), Share(2, 0)]),
+        ({}, [Node(16, 0)], 10, [Share(1, 0), Share(2, 0), Share(4, 0), Share(8, 0), Share(16, 0)]),
+        ({}, [Node(64, 0)], 10, [Share(4, 0), Share(8, 0), Share(16, 0), Share(32, 0), Share(64, 0)]),
+        ({}, [Node(8, 0)], 1, [Share(8, 0)]),  # one fold: nothing else wants the cores
+        ({"max_concurrent": 2}, [Node(8, 0)], 10, [Share(4, 0), Share(8, 0)]),
+        ({"cpus_per_fold": 3}, [Node(8, 0)], 10, [Share(3, 0)]),
+        ({}, [Node(16, 2)], 10, [Share(4, 1), Share(4, 1, 2), Share(4, 1, 4), Share(4, 1, 8)]),
+        ({}, [Node(2, 1)], 3, [Share(2, 1), Share(2, 1, 2)]),
+        ({"folds_per_gpu": 3}, [Node(2, 1)], 10, [Share(2, 1, 3)]),
+        ({"gpus_per_fold": 0.5}, [Node(8, 1)], 10, [Share(4, 0.5)]),
+    ],
+)
+def test_layouts_left_open(resources: dict[str, object], nodes: list[Node], todo: int, wanted: list[Share]) -> None:
+    assert plan.shares(Resources.model_validate(resources), nodes, todo) == wanted
+
+
+def test_a_run_keeps_the_threads_it_was_begun_with() -> None:
+    assert plan.shares(Resources(), [Node(8, 0)], 10, threads=2) == [Share(2, 0)]
+
+
+class Timed(Prober):
+    """Steps that take what the test says, by threads."""
+
+    seconds: dict[int, float]
+
+    def time(self, recipe: Recipe, share: Share, processes: int) -> plan.Probe:
+        return plan.Probe("cpu", "", "bf16", self.seconds[share.cpus], 10)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [
+        ({1: 1.0, 2: 0.4}, 2),  # two threads more than halve a step
+        ({1: 1.0, 2: 0.51}, 1),
+        ({1: 1.0, 2: 0.49}, 1),  # by less than timing can tell
+    ],
+)
+def test_threads_are_doubled_where_that_ends_the_run_sooner(
+    seconds: dict[int, float], chosen: int, tmp_path: Path
+) -> None:
+    prober = Timed({}, phantom(tmp_path), {})
+    object.__setattr__(prober, "seconds", seconds)
+    made = experiment()
+    todo = plan.trials(made, 10)
+    share, found = plan.lay_out(made, made.recipes, todo, [Node(2, 0)], prober)
+    assert share.cpus == chosen and list(found) == ["a", "b"]
+    assert found["a"].step_seconds == seconds[chosen]
+
+
+def phantom(folder: Path) -> Prepared:
+    return Prepared(folder, ("n", "y"), 32, 10, True, "hash")

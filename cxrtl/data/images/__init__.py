@@ -1,9 +1,11 @@
-"""One image file to a square of grey pixels: JPEG, PNG, TIFF, BMP and DICOM, told by content and not by name.
+"""Image files to squares of grey pixels: JPEG, PNG, TIFF, BMP, DICOM and NIfTI, told by content and not by name.
 
     rules    limits, reasons, and the types that go in and out
     files    bytes from the disk, which format they are, the square
     raster   JPEG, PNG, TIFF, BMP through Pillow
     dicom    DICOM through pydicom and its decoders
+    stack    several files to one row: channels, slices, a mask
+    volume   NIfTI through nibabel; the slices of a volume
     guard    decodes in a process of its own, which a file may kill, stall or fill without harm
     worker   what runs in that process
 
@@ -13,6 +15,6 @@ because scanners use 10, 12 or 16 of the bits and do not say which; 16-bit colou
 orientation is applied. `dicom` says what DICOM adds. The square is made bilinearly with antialiasing.
 """
 
-from cxrtl.data.images.rules import MAX_FILE_BYTES, MAX_PIXELS, REASONS, REFUSED, Decoded, Grey, How, Unusable
+from cxrtl.data.images.rules import FILES, MAX_FILE_BYTES, MAX_PIXELS, REASONS, REFUSED, Decoded, Grey, How, Unusable
 
-__all__ = ["MAX_FILE_BYTES", "MAX_PIXELS", "REASONS", "REFUSED", "Decoded", "Grey", "How", "Unusable"]
+__all__ = ["FILES", "MAX_FILE_BYTES", "MAX_PIXELS", "REASONS", "REFUSED", "Decoded", "Grey", "How", "Unusable"]

@@ -25,7 +25,7 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.sequence import Sequence
 
 from cxrtl.data.images.raster import stretch
-from cxrtl.data.images.rules import MAX_NESTING, MAX_PIXELS, Grey, How, Unusable
+from cxrtl.data.images.rules import MAX_NESTING, MAX_PIXELS, MAX_VOXELS, Grey, How, Unusable
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and, behind a dot, its multi-frame kinds
@@ -33,14 +33,17 @@ _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and, behind a dot, its multi
 Numbers = npt.NDArray[Any]
 
 
-def to_grey(data: bytes, how: How) -> Grey:
-    """Decode to uint8 `[height, width]`; Unusable with a reason for anything else."""
+def to_grey(data: bytes, how: How, frames: bool = False) -> Grey:
+    """Decode to uint8 `[height, width]`; with `frames`, several to `[frames, height, width]`, which share one scale.
+
+    Unusable with a reason for anything else.
+    """
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)  # it logs values, names among them
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # so do its warnings
             dataset = pydicom.dcmread(io.BytesIO(data), force=True)
-            _refuse(dataset, how)
+            _refuse(dataset, how, frames)
             return _decode(dataset)
     except (Unusable, MemoryError):
         raise
@@ -61,7 +64,7 @@ def _why(text: str) -> str:
     return next((reason for reason, known in words.items() if any(word in text for word in known)), "undecodable")
 
 
-def _refuse(dataset: Dataset, how: How) -> None:
+def _refuse(dataset: Dataset, how: How, frames: bool) -> None:
     """What is told without decoding."""
     if _depth(dataset) > MAX_NESTING:
         raise Unusable("nested_too_deep")
@@ -69,8 +72,11 @@ def _refuse(dataset: Dataset, how: How) -> None:
         raise Unusable("no_pixels")
     if int(dataset.Rows) * int(dataset.Columns) > MAX_PIXELS:
         raise Unusable("too_many_pixels")
-    if int(dataset.get("NumberOfFrames") or 1) > 1:
-        raise Unusable("several_images")
+    count = int(dataset.get("NumberOfFrames") or 1)
+    if (count > 1) != frames:
+        raise Unusable("no_volume" if frames else "several_images")
+    if count * int(dataset.Rows) * int(dataset.Columns) > MAX_VOXELS:
+        raise Unusable("too_many_pixels")
     if how.burned_in == "refuse" and str(dataset.get("BurnedInAnnotation", "")).strip().upper() == "YES":
         raise Unusable("burned_in")
     if how.secondary_capture == "refuse" and _is_secondary_capture(dataset):
@@ -96,14 +102,15 @@ def _is_secondary_capture(dataset: Dataset) -> bool:
 
 def _decode(dataset: Dataset) -> Grey:
     stored = pixel_array(dataset)
-    if stored.size > 3 * MAX_PIXELS:  # the compressed stream knows a size of its own
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if stored.size > (3 * MAX_PIXELS if frames == 1 else MAX_VOXELS):  # the compressed stream knows a size of its own
         raise Unusable("too_many_pixels")
     photometric = str(dataset.get("PhotometricInterpretation", "MONOCHROME2")).strip().upper()
     if photometric == "PALETTE COLOR":
         stored = apply_color_lut(stored, dataset)
-    if stored.ndim == 3 and stored.shape[2] >= 3:
+    if stored.ndim == 3 and stored.shape[2] >= 3 and frames == 1:
         return _luminance(stored)
-    if stored.ndim != 2:
+    if stored.ndim != (2 if frames == 1 else 3):
         raise Unusable("several_images")
     grey = _shades(stored, dataset)
     inverse = str(dataset.get("PresentationLUTShape", "")).strip().upper() == "INVERSE"

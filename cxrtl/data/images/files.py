@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import stat
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,27 +13,34 @@ import numpy as np
 from PIL import Image
 
 from cxrtl.data.images import raster
-from cxrtl.data.images.rules import MAX_FILE_BYTES, Decoded, Grey, How, Unusable
+from cxrtl.data.images.rules import FILES, MAX_FILE_BYTES, Decoded, Grey, How, Unusable
 
 _DICOM_AT = 128  # where `DICM` stands, behind a preamble that may hold anything
 _RUNNABLE = (b"MZ", b"\x7fELF", b"#!", b"\xca\xfe\xba\xbe", b"\xcf\xfa\xed\xfe")
 
 
 def decode_file(path: str, how: How) -> Decoded:
-    """Read one image file, in this process.
+    """Read the file or files of one row, in this process.
 
     Raises:
         Unusable: with the reason; no other error for anything that a file may hold, save MemoryError.
     """
-    return decoded(to_grey(read(path), how), how)
+    if path.startswith(FILES):
+        from cxrtl.data.images import stack
+
+        return stack.decode(path, how)
+    return decoded([to_grey(read(path), how)], how)
 
 
-def decoded(grey: Grey, how: How) -> Decoded:
-    """Hash the full-size image and fit it into the square."""
-    height, width = grey.shape
-    digest = hashlib.sha256(f"{height}x{width}:".encode())
-    digest.update(np.ascontiguousarray(grey).data)
-    return Decoded(square(grey, how), digest.hexdigest(), width, height)
+def decoded(planes: Sequence[Grey], how: How) -> Decoded:
+    """Hash the full-size pictures, `[height, width]` each, and fit each into the square."""
+    digest = hashlib.sha256()
+    for grey in planes:
+        digest.update(f"{grey.shape[0]}x{grey.shape[1]}:".encode())
+        digest.update(np.ascontiguousarray(grey).data)
+    squares = np.stack([square(grey, how) for grey in planes])
+    height, width = planes[0].shape
+    return Decoded(squares if len(planes) > 1 else squares[0], digest.hexdigest(), width, height)
 
 
 def read(path: str) -> bytes:
@@ -58,11 +67,19 @@ def to_grey(data: bytes, how: How) -> Grey:
         from cxrtl.data.images import dicom  # pydicom takes a quarter of a second to import
 
         return dicom.to_grey(data, how)
+    if kind == "NIfTI":
+        from cxrtl.data.images import volume
+
+        slices = volume.nifti(data)
+        if len(slices) > 1:
+            raise Unusable("several_images")
+        plane: Grey = slices[0]
+        return plane
     return raster.to_grey(data, kind)
 
 
 def format_of(data: bytes) -> str:
-    """`DICOM` or a format name of Pillow's.
+    """`DICOM`, `NIfTI` (also packed by gzip) or a format name of Pillow's.
 
     A TIFF header in the preamble of a DICOM file is a known practice, and the file is taken as DICOM. Any other
     format or program there is a disguise.
@@ -72,11 +89,20 @@ def format_of(data: bytes) -> str:
         if kind not in ("", "TIFF") or data.startswith(_RUNNABLE):
             raise Unusable("ambiguous_format")
         return "DICOM"
+    if not kind and _is_nifti(data):
+        return "NIfTI"
     if not kind and _bare_dicom(data):
         return "DICOM"
     if not kind:
         raise Unusable("unknown_format")
     return kind
+
+
+def _is_nifti(data: bytes) -> bool:
+    """Whether the header's magic stands where NIfTI-1 or NIfTI-2 has it, behind gzip's where there is one."""
+    if data.startswith(b"\x1f\x8b"):
+        data = zlib.decompressobj(wbits=31).decompress(data, 352)
+    return data[344:348] == b"n+1\0" or data[4:8] == b"n+2\0"
 
 
 def _bare_dicom(data: bytes) -> bool:
@@ -89,7 +115,7 @@ def _bare_dicom(data: bytes) -> bool:
     return False
 
 
-def square(grey: Grey, how: How) -> Grey:
+def square(grey: Grey, how: How, resampling: Image.Resampling = Image.Resampling.BILINEAR) -> Grey:
     """Fit `[height, width]` into `[size, size]` as `how.aspect` says."""
     size, image = how.size, Image.fromarray(grey)
     if how.aspect == "crop":
@@ -99,8 +125,8 @@ def square(grey: Grey, how: How) -> Grey:
     elif how.aspect == "pad":
         scale = size / max(image.size)
         width, height = (max(1, round(side * scale)) for side in image.size)
-        inner = image.resize((width, height), Image.Resampling.BILINEAR)
+        inner = image.resize((width, height), resampling)
         image = Image.new("L", (size, size))
         image.paste(inner, ((size - width) // 2, (size - height) // 2))
         return np.asarray(image)
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+    return np.asarray(image.resize((size, size), resampling))

@@ -20,7 +20,7 @@ import numpy as np
 
 from cxrtl.data import phantom
 from cxrtl.data.images.files import decoded
-from cxrtl.data.images.rules import REFUSED, Decoded, How, Unusable
+from cxrtl.data.images.rules import FILES, REFUSED, Decoded, How, Unusable
 
 _AHEAD = 24  # paths in flight, so that neither process waits for the other after each file
 _AHEAD_BYTES = 2**15  # of them: less than the smallest pipe holds, or both processes could wait for ever
@@ -60,7 +60,8 @@ def decode_all(paths: Sequence[str], how: How) -> Iterator[Answer]:
 
 def _is_ours(path: str) -> bool:
     """Whether there is no file to decode."""
-    return path.startswith((phantom.SCHEME, REFUSED)) or len(os.fsencode(path)) >= _PATH_BYTES
+    too_long = len(os.fsencode(path)) >= _PATH_BYTES and not path.startswith(FILES)
+    return path.startswith((phantom.SCHEME, REFUSED)) or too_long
 
 
 def _own(path: str, how: How) -> Answer:
@@ -68,7 +69,7 @@ def _own(path: str, how: How) -> Answer:
         return Unusable(path.split(":", 2)[1])
     if not path.startswith(phantom.SCHEME):
         return Unusable("unreadable")
-    return decoded(phantom.from_path(path, how.size), how)
+    return decoded([phantom.from_path(path, how.size)], how)
 
 
 class Guard:
@@ -160,12 +161,14 @@ class Guard:
             return None
         if "reason" in answer:
             return Unusable(answer["reason"])
-        size = self.how.size
-        data = self._take(size * size, deadline)
+        how = self.how
+        data = self._take(how.pixel_bytes + how.mask_bytes, deadline)
         if data is None:
             return None
-        pixels = np.frombuffer(data, np.uint8).reshape(size, size)
-        return Decoded(pixels, answer["content_hash"], answer["width"], answer["height"])
+        both = np.frombuffer(data, np.uint8)
+        shape = (how.size, how.size) if how.channels == 1 else (how.channels, how.size, how.size)
+        mask = both[how.pixel_bytes :].reshape(how.size, how.size) if how.structures else None
+        return Decoded(both[: how.pixel_bytes].reshape(shape), **answer, mask=mask)
 
     def _message(self, deadline: float) -> dict[str, Any] | None:
         length = self._take(4, deadline)

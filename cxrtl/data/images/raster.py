@@ -11,6 +11,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from cxrtl.data.images.rules import MAX_PIXELS, Grey, Unusable
 
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 _MAGIC = {
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG\r\n\x1a\n": "PNG",

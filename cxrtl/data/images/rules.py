@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy.typing as npt
 MAX_FILE_BYTES = 256 * 2**20
 MAX_PIXELS = 64 * 2**20
 MAX_NESTING = 16  # DICOM sequences within sequences
+MAX_VOXELS = 512 * 2**20
+FILES = "files:"  # in a manifest's `path`: `files:<JSON>` with `images`, and where they are given `slice` and `mask`
 REFUSED = "refused:"  # in a manifest's `path`: `refused:<reason>:<path>` is a file that the source will not open
 
 REASONS = {
@@ -19,9 +22,11 @@ REASONS = {
     "outside_root": "a link leads out of the folder of images",
     "too_large_file": f"more than {MAX_FILE_BYTES >> 20} MiB",
     "too_many_pixels": f"more than {MAX_PIXELS >> 20} Mi pixels",
-    "unknown_format": "neither JPEG, PNG, TIFF, BMP nor DICOM",
+    "unknown_format": "neither JPEG, PNG, TIFF, BMP, DICOM nor NIfTI",
     "ambiguous_format": "DICOM and something else at once",
-    "several_images": "several pages or frames: an animation, a volume",
+    "several_images": "several pages or frames: an animation, a volume where data.slices is 0",
+    "no_volume": "a single picture where data.slices asks for a volume",
+    "no_such_slice": "the volume has fewer slices than the table says",
     "truncated": "the file ends too early",
     "undecodable": "the file is damaged",
     "no_decoder": "no decoder for this coding is installed, such as 12-bit JPEG (the extra `jpeg12` brings one)",
@@ -29,6 +34,9 @@ REASONS = {
     "burned_in": "DICOM that is marked as having text in its pixels",
     "secondary_capture": "DICOM secondary capture: a screenshot, a scan of film",
     "nested_too_deep": f"DICOM sequences more than {MAX_NESTING} deep",
+    "mask_unusable": "the mask is missing, damaged or no picture of numbers",
+    "mask_size": "the mask is not as large as its image",
+    "mask_values": "the mask holds numbers that stand for no structure",
     "out_of_memory": "decoding takes more memory than data.decode.memory_mib",
     "timed_out": "decoding takes longer than data.decode.file_seconds",
     "decoder_died": "the decoder crashed on this file, twice",
@@ -47,7 +55,11 @@ class Unusable(Exception):
 
 @dataclass(frozen=True)
 class How:
-    """How files become squares; see `config.Decode`. `size` in pixels."""
+    """How files become squares; see `config.Decode`. `size` in pixels.
+
+    A row has `channels` squares, `slices` neighbouring slices (0: no volumes) of each of its files, and a mask where
+    there are `structures`.
+    """
 
     size: int
     aspect: str = "stretch"
@@ -55,18 +67,44 @@ class How:
     secondary_capture: str = "refuse"
     file_seconds: int = 30
     memory_mib: int = 3072
+    channels: int = 1
+    slices: int = 0
+    structures: int = 0
 
     @property
     def pixel_rules(self) -> list[int | str]:
         """What decides the pixels, and which files are used; the safety limits are left out."""
-        return [self.size, self.aspect, self.burned_in, self.secondary_capture]
+        rules: list[int | str] = [self.size, self.aspect, self.burned_in, self.secondary_capture]
+        return [*rules, self.channels, self.slices, self.structures]
+
+    @property
+    def pixel_bytes(self) -> int:
+        return self.channels * self.size**2
+
+    @property
+    def mask_bytes(self) -> int:
+        return self.size**2 if self.structures else 0
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """`pixels` is uint8 `[size, size]`; the rest speaks of the full-size grey image, upright, sizes in pixels."""
+    """`pixels` is uint8 `[size, size]`, or `[channels, size, size]`.
+
+    `mask` is uint8 `[size, size]`: 0, or the structure's number from 1. The rest speaks of the full-size grey image,
+    upright, the first of several, sizes in pixels; the hashes are of all of it and of the full-size mask.
+    """
 
     pixels: Grey
     content_hash: str
     width: int
     height: int
+    mask: Grey | None = None
+    mask_hash: str = ""
+
+
+def file_paths(path: str) -> list[str]:
+    """The files that an entry of a manifest's `path` column names."""
+    if not path.startswith(FILES):
+        return [path]
+    named = json.loads(path.removeprefix(FILES))
+    return [*named["images"], *([named["mask"]] if named.get("mask") else [])]

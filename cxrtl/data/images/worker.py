@@ -1,9 +1,9 @@
 """What runs in the decoding process: paths come in on stdin, pictures or reasons go out on stdout, in order.
 
 `python -m cxrtl.data.images.worker`. In: a JSON line with `How`'s fields, then one with a path each. Out, once it is
-ready and then for each path: 4 bytes, the length of a JSON text; that text; and `size`² bytes of pixels where the text
-has a content hash. Paths and pixels pass through these two pipes alone: the process list, logs and the console never
-see them.
+ready and then for each path: 4 bytes, the length of a JSON text; that text; and, where the text has a content hash,
+`size`² bytes for each channel and then for the mask, if there are structures. Paths and pixels pass through these two
+pipes alone: the process list, logs and the console never see them.
 
 The kernel ends the process where a file takes too long (SIGALRM) or its decoder crashes. It ends itself when stdin
 closes or nothing comes for a while, so it outlives its owner by one file at most.
@@ -64,8 +64,9 @@ def _decode(path: str, how: How) -> tuple[dict[str, object], bytes]:
         return {"reason": unusable.reason}, b""
     except MemoryError:
         return {"reason": "out_of_memory"}, b""
-    answer = {"content_hash": found.content_hash, "width": found.width, "height": found.height}
-    return answer, found.pixels.tobytes()
+    mask = b"" if found.mask is None else found.mask.tobytes()
+    answer = {name: getattr(found, name) for name in ("content_hash", "width", "height", "mask_hash")}
+    return answer, found.pixels.tobytes() + mask
 
 
 def _send(out: FileIO, answer: dict[str, object], pixels: bytes = b"") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +14,14 @@ import pandas as pd
 
 from cxrtl.config import Data, expand
 from cxrtl.data.ids import keyed_id
-from cxrtl.data.images import REFUSED
+from cxrtl.data.images import FILES, REFUSED
 from cxrtl.errors import ManifestError
 from cxrtl.predictions import PREDICTION_COLUMNS
 from cxrtl.records import FOLD_COLUMNS, INDEX_COLUMNS, MANIFEST_COLUMNS, FlowStep, Manifest
 
 LISTED = "images listed"  # the first step of every flow
 NONE_STATED = "no finding stated"
-RESERVED = frozenset({*MANIFEST_COLUMNS, *INDEX_COLUMNS, *FOLD_COLUMNS, *PREDICTION_COLUMNS, "pixels"})
+RESERVED = frozenset({*MANIFEST_COLUMNS, *INDEX_COLUMNS, *FOLD_COLUMNS, *PREDICTION_COLUMNS, "pixels", "mask"})
 _MOST = 1000  # classes: ImageNet's number
 _LISTED = 20  # with more values a label column is likely the wrong one, and could hold identifiers
 
@@ -76,6 +77,8 @@ def to_manifest(rows: Rows, key: bytes, data: Data, flow: Sequence[FlowStep] = (
         frame = _keep(frame, frame[list(findings)].notna().any(axis=1), NONE_STATED, steps)
         _require_both_sides(frame, list(rows.findings))
         return Manifest(frame, tuple(rows.findings), tuple(steps), data.task)
+    if data.task == "segmentation":
+        return Manifest(frame, data.structures, tuple(steps), data.task)
     if data.classes:
         frame = _keep(frame, frame["label"].isin(data.classes), "of a class that data.classes does not name", steps)
     return Manifest(frame, resolve_classes(frame["label"], data), tuple(steps), data.task)
@@ -142,6 +145,12 @@ def folder_of(data: Data, what: str) -> Path:
     if not root.is_dir():
         raise ManifestError(f"data.path = {data.path!r} is no folder: give the folder that holds {what}")
     return root.resolve()
+
+
+def several(images: Sequence[str], slice_: int | None = None, mask: str = "") -> str:
+    """The `path` of a row of several files, as `locate` gave them; refused where one of them is."""
+    refused = next((path for path in (*images, mask) if path.startswith(REFUSED)), "")
+    return refused or FILES + json.dumps({"images": list(images), "slice": slice_, "mask": mask})
 
 
 def locate(root: Path, relative: str) -> str:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrtl.config import Data, expand
-from cxrtl.data.sources.common import RESERVED, Rows, locate, to_manifest
+from cxrtl.data.sources.common import RESERVED, Rows, locate, several, to_manifest
 from cxrtl.data.sources.text import UNREADABLE, read_text, why_unreadable
 from cxrtl.errors import ManifestError
 from cxrtl.records import Manifest, label_columns
@@ -31,23 +31,65 @@ def build(data: Data, key: bytes) -> Manifest:
     """
     path = expand(data.path)
     table = _read(path, data.path)
-    _require(table, [data.image_column, *(data.label_columns or [data.label_column]), *data.kept_columns], data.path)
+    columns = data.image_columns or (data.image_column,)
+    masks = (data.mask_column,) if data.structures else ()
+    _require(table, [*columns, *masks, *_label_columns(data), *data.kept_columns], data.path)
     _refuse_identifying(data)
-    images = _paths(_text(table, data.image_column), data)
-    labels = [""] * len(images) if data.label_columns else _text(table, data.label_column)
-    if not data.label_columns:
-        _refuse_blank(labels, data.label_column, "give each image its class or take the rows out")
+    files = [_paths(_text(table, column), column) for column in (*columns, *masks)]
+    at = _slices(table, data)
     root = path.parent.resolve()
     rows = Rows(
-        images=images,
-        labels=labels,
-        paths=[locate(root, image) for image in images],
+        images=_identities(files[: len(columns)], at),
+        labels=_labels(table, data),
+        paths=_places(root, files, at, data),
         patients=_optional(table, data.patient_column),
         studies=_optional(table, data.study_column),
         extras={name: _extra(table[name]) for name in data.kept_columns},
         findings={name: _stated(table, name) for name in data.label_columns},
     )
     return to_manifest(rows, key, data)
+
+
+def _label_columns(data: Data) -> list[str]:
+    """Those that must be there. A segmentation's images have a class where they have the column for it."""
+    if data.task == "segmentation" and "label_column" not in data.model_fields_set:
+        return []
+    return list(data.label_columns) or [data.label_column]
+
+
+def _labels(table: pa.Table, data: Data) -> list[str]:
+    if data.task == "segmentation":
+        return _optional(table, data.label_column)
+    if data.label_columns:
+        return [""] * table.num_rows
+    labels = _text(table, data.label_column)
+    _refuse_blank(labels, data.label_column, "give each image its class or take the rows out")
+    return labels
+
+
+def _slices(table: pa.Table, data: Data) -> list[int | None]:
+    """Each row's slice; None, the middle one, where it is blank or there is no such column."""
+    texts = _optional(table, data.slice_column) if data.slices else [""] * table.num_rows
+    odd = sum(not (text == "" or (text.isascii() and text.isdigit())) for text in texts)
+    if odd:
+        raise ManifestError(f"column {data.slice_column!r} holds {odd} value(s) that are no whole numbers from 0")
+    return [int(text) if text else None for text in texts]
+
+
+def _identities(files: list[list[str]], at: list[int | None]) -> list[str]:
+    """What identifies a row: its image's path, or all its images' and its slice."""
+    rows = zip(zip(*files, strict=True), at, strict=True)
+    return ["\0".join([*names, *([f"slice {number}"] if number is not None else [])]) for names, number in rows]
+
+
+def _places(root: Path, files: list[list[str]], at: list[int | None], data: Data) -> list[str]:
+    found = [[locate(root, name) for name in names] for names in files]
+    if not (data.structures or data.image_columns or data.slices):
+        return found[0]
+    masks = found.pop() if data.structures else [""] * len(at)
+    return [
+        several(names, number, mask) for names, number, mask in zip(zip(*found, strict=True), at, masks, strict=True)
+    ]
 
 
 def _read(path: Path, typed: str) -> pa.Table:
@@ -81,8 +123,10 @@ def _require(table: pa.Table, columns: list[str], typed: str) -> None:
 
 def _refuse_identifying(data: Data) -> None:
     """What becomes a hash must not go along in the clear as well, nor take a name that cxrtl itself uses."""
-    taken = {data.image_column, data.patient_column, data.study_column, *RESERVED, *label_columns(data.label_columns)}
-    taken &= set(data.kept_columns)
+    taken = {data.image_column, *data.image_columns, data.patient_column, data.study_column, *RESERVED}
+    if data.structures:
+        taken.add(data.mask_column)
+    taken = (taken | set(label_columns(data.label_columns))) & set(data.kept_columns)
     if taken:
         raise ManifestError(f"data.keep_columns holds {sorted(taken)}, which cxrtl keeps as hashes or uses: rename")
 
@@ -128,14 +172,14 @@ def _stated(table: pa.Table, column: str) -> list[float]:
     return [values[text] for text in texts]
 
 
-def _paths(values: list[str], data: Data) -> list[str]:
+def _paths(values: list[str], column: str) -> list[str]:
     """Image paths in their shortest form, so that `./a.png` and `a.png` are one image."""
-    _refuse_blank(values, data.image_column, "fill in the paths or take the rows out")
+    _refuse_blank(values, column, "fill in the paths or take the rows out")
     paths = [posixpath.normpath(value) for value in values]
     bad = sum(path.startswith(("/", "../")) or path in ("..", ".") or "\0" in path for path in paths)
     if bad:
         raise ManifestError(
-            f"column {data.image_column!r} holds {bad} path(s) that are absolute or lead out of the table's folder: "
+            f"column {column!r} holds {bad} path(s) that are absolute or lead out of the table's folder: "
             "write them relative to it, or put the table above the images"
         )
     return paths

@@ -1,0 +1,163 @@
+"""What a few real steps show: how fast an arm trains, in which number format, and on how much of a machine."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import ray
+import torch
+from torch import nn
+
+from cxrtl.config import Recipe
+from cxrtl.errors import CxrtlError, TrialError
+from cxrtl.learn import features, freeze, loop, memory, objective, state, transfer
+from cxrtl.learn.devices import own_stream, settle
+from cxrtl.learn.precision import Precision, choose
+from cxrtl.learn.weights import Weights
+from cxrtl.records import Prepared
+
+TIMED_STEPS = {"cpu": 3, "cuda": 60}
+_FEWER_UNLESS = 0.97  # of the time: a costlier layout must be this much faster to be taken
+_FORMATS_DIFFER = 1.15  # bf16 is left where fp32 is this much faster
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process of a run takes of its node, and how many folds it trains there at once."""
+
+    cpus: int
+    gpus: float
+    folds: int = 1
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What an arm's steps showed under a share, with the machine as full as it will be. `step_seconds`: of one fold."""
+
+    device: str
+    gpu: str
+    precision: Precision
+    step_seconds: float
+    weight_bytes: int
+
+
+@dataclass(frozen=True)
+class Prober:
+    """Times arms. `precision` holds what a run was begun with; other arms' is found out. `kept`: see `frozen`."""
+
+    starts: Mapping[str, Weights | None]
+    prepared: Prepared
+    precision: Mapping[str, Precision]
+    kept: Mapping[str, bool]
+
+    def time(self, recipe: Recipe, share: Share, processes: int) -> Probe:
+        """Time `recipe` in as many processes at once.
+
+        Raises:
+            TrialError: a step failed; the rest of the run would, too.
+        """
+        remote = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=1)(probe_arm)
+        start, kept = ray.put(self.starts[recipe.name]), self.kept.get(recipe.name, False)
+        given = (recipe, start, self.prepared, self.precision.get(recipe.name), share, kept)
+        try:
+            found: list[Probe] = ray.get([remote.remote(*given) for _ in range(processes)])
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, CxrtlError):
+                raise type(cause)(f"arm {recipe.name!r}: {cause}") from None
+            first = (str(cause).strip().splitlines() or [""])[0]
+            raise TrialError(f"arm {recipe.name!r} fails in its first step: {type(cause).__name__}: {first}") from cause
+        except ray.exceptions.RayError as error:
+            raise TrialError(
+                f"arm {recipe.name!r}: the process of the timed steps died, of too little memory most likely: "
+                f"lower train.batch_size or data.image_size ({type(error).__name__})"
+            ) from None
+        return max(found, key=lambda probe: probe.step_seconds)
+
+    def fastest(self, recipe: Recipe, open_: Sequence[tuple[Share, int]], todo: int) -> tuple[Share, Probe]:
+        """Of shares, each with the folds it trains at once on the whole cluster, the one that ends `todo` soonest.
+
+        They are tried from the first on, and the first that the next does not beat is taken: of two that differ by
+        less than timing can tell, the one of fewer threads, or fewer folds to a process.
+        """
+        best: tuple[float, Share, Probe] | None = None
+        for share, at_once in open_:
+            found = self.time(recipe, share, -(-at_once // share.folds))
+            seconds = -(-todo // at_once) * found.step_seconds
+            if best and seconds > best[0] * _FEWER_UNLESS:
+                break
+            best = seconds, share, found
+        assert best
+        return best[1:]
+
+
+def probe_arm(
+    recipe: Recipe, start: Weights | None, prepared: Prepared, precision: Precision | None, share: Share, kept: bool
+) -> Probe:
+    """In a worker: the arm's steps, in both formats where it is open which is the faster; on `kept` features if so."""
+    settle(share.cpus)
+    memory.keep_freed_memory()
+    device = torch.device("cuda" if share.gpus and torch.cuda.is_available() else "cpu")
+    classes, task = len(prepared.classes), prepared.task
+    model = transfer.make_model(recipe.train, start, classes, 0, 0, device, task, prepared.channels)
+    found: Precision = precision or choose(recipe.train.precision, device)
+    seconds = _step_seconds(recipe, start, prepared, found, share.folds, device, kept)
+    if precision is None and recipe.train.precision == "auto" and found == "bf16" and _may_be_slow(model, device):
+        plain = _step_seconds(recipe, start, prepared, "fp32", share.folds, device, kept)
+        if plain * _FORMATS_DIFFER < seconds:
+            found, seconds = "fp32", plain
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return Probe(device.type, gpu, found, seconds, len(state.Snapshot(model).weights()))
+
+
+def _may_be_slow(model: nn.Module, device: torch.device) -> bool:
+    """Grouped convolutions: a CPU's bf16 units multiply large matrices, and these have none."""
+    return device.type == "cpu" and any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in model.modules())
+
+
+def _step_seconds(
+    recipe: Recipe,
+    start: Weights | None,
+    prepared: Prepared,
+    precision: Precision,
+    folds: int,
+    device: torch.device,
+    kept: bool,
+) -> float:
+    """Median seconds a step of `folds` folds side by side in this process, once it is warm."""
+    with ThreadPoolExecutor(folds) as threads:
+        timed = [threads.submit(_time_fold, recipe, start, prepared, precision, device, kept) for _ in range(folds)]
+        return statistics.median(each.result() for each in timed)
+
+
+def _time_fold(
+    recipe: Recipe, start: Weights | None, prepared: Prepared, precision: Precision, device: torch.device, kept: bool
+) -> float:
+    train, classes, count = recipe.train, len(prepared.classes), TIMED_STEPS[device.type]
+    with own_stream(device):
+        model = transfer.make_model(train, start, classes, 0, 0, device, prepared.task, prepared.channels)
+        optimizer = transfer.make_optimizer(train, model, classes)
+        side = prepared.image_size
+        images = loop.Images(
+            torch.zeros((train.batch_size, prepared.channels, side, side), dtype=torch.uint8, device=device),
+            objective.blank_targets(prepared.task, train.batch_size, classes, side).to(device),
+        )
+        net = model
+        if kept:
+            parts = freeze.split(train, model, classes)
+            assert parts.body is not None and parts.head is not None
+            blank = features.compute(parts.body, images.pixels.cpu(), None, precision, device)[0].float().to(device)
+            rows = torch.arange(train.batch_size, device=device)
+            images, net = replace(images, features=features.Features(blank, blank, rows)), parts.head
+        marks: list[tuple[int, float]] = []
+        hooks = loop.Hooks(lambda _: None, lambda at: marks.append((at.iteration, at.train_seconds)), lambda _: None)
+        # A save stops the clock. What comes before the first, which warms up, is left out of the time.
+        every = 1 if device.type == "cpu" else count
+        timed = train.model_copy(update={"budgets": (count + every + 1,), "checkpoint_every": every})
+        setting = loop.Setting(timed, recipe.augment, 0, 0, classes, precision, device, prepared.task)
+        loop.fit(setting, images, net, optimizer, state.State(), hooks)
+    steps = marks[-1][0] - marks[0][0]
+    return (marks[-1][1] - marks[0][1]) / steps

@@ -1,0 +1,233 @@
+"""Rows of several files: masks, channels, slices of volumes; what cannot be used has its reason."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cxrtl.config import Data
+from cxrtl.data.feed import collect, images
+from cxrtl.data.images import FILES, Decoded, How, Unusable
+from cxrtl.data.images.files import decode_file
+from cxrtl.data.images.guard import decode_all
+from cxrtl.data.images.rules import file_paths
+from cxrtl.data.manifest import build
+from cxrtl.errors import ManifestError
+from tests.data.helpers import Prepare
+from tests.data.test_dicom import encoded, radiograph
+
+RNG = np.random.default_rng(0)
+PICTURE = RNG.integers(0, 255, (40, 60), dtype=np.uint8)
+BOX = np.zeros((40, 60), dtype=np.uint8)
+BOX[10:30, 15:45] = 1
+ONE = How(32, structures=1)
+
+
+def saved(path: Path, values: np.ndarray) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+    return str(path)
+
+
+def nifti(path: Path, values: np.ndarray, codes: str = "LPS", **header: float) -> str:
+    """`values[x, y, slice]` with axes that run towards `codes`."""
+    affine = nibabel.orientations.inv_ornt_aff(
+        nibabel.orientations.ornt_transform(
+            nibabel.orientations.axcodes2ornt("RAS"), nibabel.orientations.axcodes2ornt(codes)
+        ),
+        values.shape,
+    )
+    image = nibabel.Nifti1Image(values, affine)
+    for name, value in header.items():
+        image.header[name] = value
+    nibabel.save(image, path)
+    return str(path)
+
+
+def decoded(how: How, *files: str, mask: str = "", at: int | None = None) -> Decoded:
+    return decode_file(FILES + json.dumps({"images": files, "mask": mask, "slice": at}), how)
+
+
+def reason(how: How, *files: str, mask: str = "", at: int | None = None) -> str:
+    with pytest.raises(Unusable) as caught:
+        decoded(how, *files, mask=mask, at=at)
+    return caught.value.reason
+
+
+class TestMasks:
+    @pytest.mark.parametrize("drawn", [BOX, BOX * 255, BOX.astype(bool), BOX.astype(np.int32) * 1000])
+    def test_one_structure_in_whatever_number(self, tmp_path: Path, drawn: np.ndarray) -> None:
+        image, mask = saved(tmp_path / "a.png", PICTURE), saved(tmp_path / "m.tiff", drawn)
+        found = decoded(ONE, image, mask=mask)
+        assert found.mask is not None and found.mask.shape == (32, 32) and set(np.unique(found.mask)) == {0, 1}
+        assert found.mask[8:24, 8:24].all() and found.mask.sum() == 16 * 16
+
+    @pytest.mark.parametrize("aspect", ["stretch", "pad", "crop"])
+    def test_mask_is_fitted_as_its_image(self, tmp_path: Path, aspect: str) -> None:
+        image, mask = saved(tmp_path / "a.png", BOX * 255), saved(tmp_path / "m.png", BOX * 255)
+        found = decoded(How(32, aspect, structures=1), image, mask=mask)
+        assert found.mask is not None
+        clear = np.abs(found.pixels.astype(int) - 128) > 120
+        assert clear.mean() > 0.8 and np.array_equal(found.mask[clear] == 1, found.pixels[clear] > 128)
+
+    def test_numbers_stay_whole(self, tmp_path: Path) -> None:
+        mask = saved(tmp_path / "m.png", np.repeat(np.array([[0, 1, 3]], np.uint8), 40, 0).repeat(20, 1))
+        found = decoded(How(32, structures=3), saved(tmp_path / "a.png", PICTURE), mask=mask)
+        assert found.mask is not None and set(np.unique(found.mask)) == {0, 1, 3}
+        assert reason(How(32, structures=2), saved(tmp_path / "a.png", PICTURE), mask=mask) == "mask_values"
+
+    def test_reasons(self, tmp_path: Path) -> None:
+        image, mask = saved(tmp_path / "a.png", PICTURE), saved(tmp_path / "m.png", BOX)
+        (tmp_path / "junk.png").write_bytes(Path(mask).read_bytes()[:60])
+        assert reason(ONE, image, mask=str(tmp_path / "gone.png")) == "mask_unusable"
+        assert reason(ONE, image, mask=str(tmp_path / "junk.png")) == "mask_unusable"
+        assert reason(ONE, str(tmp_path / "gone.png"), mask=mask) == "missing"
+        assert reason(ONE, image, mask=saved(tmp_path / "small.png", BOX[:, :-1])) == "mask_size"
+        assert reason(ONE, image, mask=saved(tmp_path / "grey.png", PICTURE)) == "mask_values"
+        coloured = np.dstack([BOX, BOX * 0, BOX * 0])
+        assert reason(ONE, image, mask=saved(tmp_path / "red.png", coloured)) == "mask_unusable"
+
+    def test_same_answers_from_the_guarded_process(self, tmp_path: Path) -> None:
+        image, mask = saved(tmp_path / "a.png", PICTURE), saved(tmp_path / "m.png", BOX)
+        paths = [FILES + json.dumps({"images": [image], "mask": name}) for name in (mask, image, mask)]
+        first, second, third = decode_all(paths, ONE)
+        alone = decoded(ONE, image, mask=mask)
+        assert isinstance(second, Unusable) and second.reason == "mask_values"
+        for found in (first, third):
+            assert isinstance(found, Decoded) and found.mask is not None and alone.mask is not None
+            assert np.array_equal(found.mask, alone.mask) and np.array_equal(found.pixels, alone.pixels)
+            assert (found.content_hash, found.mask_hash) == (alone.content_hash, alone.mask_hash)
+
+
+class TestVolumes:
+    volume = RNG.integers(0, 1000, (30, 20, 7)).astype(np.int16)
+
+    def test_slices_about_one_and_beyond_the_ends(self, tmp_path: Path) -> None:
+        path = nifti(tmp_path / "v.nii.gz", self.volume)
+        how = How(32, channels=3, slices=3)
+        whole = [decoded(How(32, slices=1), path, at=k).pixels for k in range(7)]
+        assert np.array_equal(decoded(how, path, at=2).pixels, np.stack(whole[1:4]))
+        assert np.array_equal(decoded(how, path).pixels, np.stack(whole[2:5]))  # the middle one
+        assert np.array_equal(decoded(how, path, at=0).pixels, np.stack([whole[0], *whole[:2]]))
+        assert reason(how, path, at=7) == "no_such_slice"
+
+    def test_grey_by_the_whole_volume_or_its_display_range(self, tmp_path: Path) -> None:
+        flat = np.broadcast_to(np.array([100, 200, 300], np.int16), (8, 8, 3))
+        greys = [decoded(How(32, slices=1), nifti(tmp_path / "a.nii", flat), at=k).pixels.max() for k in range(3)]
+        assert greys == [0, 128, 255]
+        shown = nifti(tmp_path / "b.nii", flat, cal_min=0, cal_max=200)
+        assert [decoded(How(32, slices=1), shown, at=k).pixels.max() for k in range(3)] == [128, 255, 255]
+
+    @pytest.mark.parametrize("codes", ["LPS", "RAS", "PLS", "ARI", "PIL"])
+    def test_any_stored_order_gives_the_same_picture(self, tmp_path: Path, codes: str) -> None:
+        """Stored in another order of axes, a slice's rows still run to the back (or feet), columns to the left."""
+        wanted = nibabel.orientations.axcodes2ornt("LPS" if codes[2] in "SI" else "PIL")
+        there = nibabel.orientations.ornt_transform(wanted, nibabel.orientations.axcodes2ornt(codes))
+        turned = nibabel.orientations.apply_orientation(self.volume, there)
+        at = 6 if codes[2] == "I" else 0
+        found = decoded(How(32, slices=1), nifti(tmp_path / "v.nii", turned, codes), at=at).pixels
+        grey = np.floor((self.volume[:, :, 0].T - self.volume.min()) / np.ptp(self.volume) * 255 + 0.5)
+        image = Image.fromarray(grey.astype(np.uint8)).resize((32, 32), Image.Resampling.BILINEAR)
+        assert np.array_equal(found, np.asarray(image))
+
+    def test_frames_of_dicom(self, tmp_path: Path) -> None:
+        frames = np.arange(3 * 32 * 32, dtype=np.uint16).reshape(3, 32, 32)
+        (tmp_path / "a.dcm").write_bytes(encoded(radiograph(frames[0], NumberOfFrames=3, PixelData=frames.tobytes())))
+        found = decoded(How(32, channels=3, slices=3), str(tmp_path / "a.dcm")).pixels
+        assert np.array_equal(found, np.floor(frames / frames.max() * 255 + 0.5).astype(np.uint8))
+        (tmp_path / "b.dcm").write_bytes(encoded(radiograph()))
+        assert reason(How(32, slices=1), str(tmp_path / "b.dcm")) == "no_volume"
+        assert reason(How(32), str(tmp_path / "a.dcm")) == "several_images"
+
+    def test_mask_of_the_same_slice(self, tmp_path: Path) -> None:
+        drawn = np.zeros((30, 20, 7), np.uint8)
+        drawn[5:25, 4:16, 3] = 2
+        image, mask = nifti(tmp_path / "v.nii", self.volume), nifti(tmp_path / "m.nii.gz", drawn)
+        found = [decoded(How(32, slices=1, structures=2), image, mask=mask, at=k).mask for k in (2, 3)]
+        assert found[0] is not None and found[1] is not None
+        assert not found[0].any() and set(np.unique(found[1])) == {0, 2}
+
+    def test_damaged(self, tmp_path: Path) -> None:
+        whole = Path(nifti(tmp_path / "v.nii", self.volume)).read_bytes()
+        for name, content in (("cut.nii", whole[:-500]), ("cut.nii.gz", gzip.compress(whole)[:-500])):
+            (tmp_path / name).write_bytes(content)
+            assert reason(How(32, slices=1), str(tmp_path / name)) in ("truncated", "undecodable")
+        series = nifti(tmp_path / "t.nii", np.zeros((8, 8, 3, 2), np.int16))
+        assert reason(How(32, slices=1), series) == "several_images"
+        assert reason(How(32), nifti(tmp_path / "v.nii", self.volume)) == "several_images"
+        assert reason(How(32, slices=1), saved(tmp_path / "a.png", PICTURE)) == "no_volume"
+
+
+def table(root: Path, frame: pd.DataFrame, **changes: object) -> Data:
+    frame.to_csv(root / "labels.csv", index=False)
+    raw = {"source": "table", "path": str(root / "labels.csv"), "image_size": 32, **changes}
+    return Data.model_validate(raw)
+
+
+class TestTable:
+    def test_channels_slices_and_masks_of_a_row(self, tmp_path: Path, key: bytes) -> None:
+        frame = pd.DataFrame({"t2": ["a.nii", "a.nii"], "adc": ["b.nii"] * 2, "slice": ["4", ""], "seg": "m.nii"})
+        changes = {"image_columns": ["t2", "adc"], "slices": 3, "mask_column": "seg", "structures": ["gland"]}
+        data = table(tmp_path, frame, task="segmentation", **changes)
+        made = build(data, key)
+        assert data.channels == 6 and made.classes == ("gland",) and made.frame["image_id"].is_unique
+        assert made.frame["label"].tolist() == ["", ""]
+        named = [json.loads(path.removeprefix(FILES)) for path in made.frame["path"]]
+        assert [each["slice"] for each in named] == [4, None]
+        assert file_paths(made.frame["path"][0]) == [str(tmp_path / name) for name in ("a.nii", "b.nii", "m.nii")]
+        with pytest.raises(ManifestError, match=r"column 'slice' holds 1 value\(s\) that are no whole numbers"):
+            build(table(tmp_path, frame.assign(slice=["-1", "2"]), task="segmentation", **changes), key)
+
+    def test_link_out_of_the_folder(self, tmp_path: Path, key: bytes) -> None:
+        (tmp_path / "set").mkdir()
+        saved(tmp_path / "out.png", BOX)
+        (tmp_path / "set/m.png").symlink_to(tmp_path / "out.png")
+        frame = pd.DataFrame({"image": ["a.png"], "mask": ["m.png"]})
+        made = build(table(tmp_path / "set", frame, task="segmentation", structures=["box"]), key)
+        assert made.frame["path"][0].startswith("refused:outside_root:")
+
+    def test_knobs_that_do_not_fit(self) -> None:
+        for changes, message in (
+            ({"task": "segmentation"}, "data.structures and data.task"),
+            ({"structures": ["a"]}, "data.structures and data.task"),
+            ({"slices": 2}, "no middle"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                Data.model_validate({"source": "table", "path": "x", **changes})
+
+    @pytest.mark.usefixtures("ray_instance", "small_slices")
+    def test_prepared_and_fed(self, tmp_path: Path, key: bytes, prepare_set: Prepare) -> None:
+        """Two channels and a mask, through shards and the object store, in order; a changed mask changes the hash."""
+        rows = []
+        for number in range(7):
+            one, two, mask = PICTURE + number, PICTURE.T[:, ::-1].T + number, np.roll(BOX, number)
+            for name, values in (("one", one), ("two", two), ("mask", mask * 255)):
+                saved(tmp_path / f"{name}{number}.png", values)
+            rows.append({"one": f"one{number}.png", "two": f"two{number}.png", "mask": f"mask{number}.png"})
+        saved(tmp_path / "mask3.png", BOX[1:])
+        frame = pd.DataFrame(rows).assign(patient_id=list("aabbccd"), finding="x")
+        changes = {"image_columns": ["one", "two"], "task": "segmentation", "structures": ["box"], "max_skipped": 0.2}
+        data = table(tmp_path, frame, label_column="finding", **changes)
+        prepared, index = prepare_set(build(data, key), data)
+        assert (prepared.task, prepared.channels, prepared.counts) == ("segmentation", 2, {"box": 6})
+        assert prepared.skipped == {"mask_size": 1} and index["label"].eq("x").all() and index["target"].eq(-1).all()
+        assert "mask" not in index and "pixels" not in index
+        taken = np.array([True, False, False, False, True, True])
+        (part,) = collect(images(prepared).iterator(), prepared, [taken])
+        assert part.pixels.shape == (3, 2, 32, 32) and part.targets.shape == (3, 32, 32)
+        alone = decoded(
+            How(32, channels=2, structures=1),
+            *(str(tmp_path / f"{name}5.png") for name in ("one", "two")),
+            mask=str(tmp_path / "mask5.png"),
+        )
+        assert np.array_equal(part.pixels[1], alone.pixels) and np.array_equal(part.targets[1], alone.mask)
+        saved(tmp_path / "mask5.png", BOX * 255)
+        again, _ = prepare_set(build(data, key), data)
+        assert again.dataset_hash != prepared.dataset_hash
