@@ -149,9 +149,10 @@ def _time_fold(
         if kept:
             parts = freeze.split(train, model, classes)
             assert parts.body is not None and parts.head is not None
-            blank = features.compute(parts.body, images.pixels.cpu(), None, precision, device)[0].float().to(device)
+            made = features.compute(parts.body, images.pixels.cpu(), None, precision, device)[0]
+            noise = torch.rand_like(made).to(device)  # of images all alike, BatchNorm would divide by nothing
             rows = torch.arange(train.batch_size, device=device)
-            images, net = replace(images, features=features.Features(blank, blank, rows)), parts.head
+            images, net = replace(images, features=features.Features(noise, noise, rows)), parts.head
         marks: list[tuple[int, float]] = []
         hooks = loop.Hooks(lambda _: None, lambda at: marks.append((at.iteration, at.train_seconds)), lambda _: None)
         # A save stops the clock. What comes before the first, which warms up, is left out of the time.

@@ -161,11 +161,7 @@ def run(experiment: Experiment, options: Options, watcher: Watcher) -> Outcome:
     for recipe in experiment.recipes:
         backbones.check_name(recipe.train.backbone)
         freeze.check(recipe.train)
-    stages = {
-        recipe.name: lineage.choose(recipe.train, folder.root.parent)
-        for recipe in experiment.recipes
-        if recipe.train.init.startswith("stage:")
-    }
+    stages = lineage.sources(experiment, folder.root.parent)
     starts = weights.of_arms(experiment, stages, download=options.download)
     with folder.lock(), ExitStack() as stack:
         session = Session(options, stack)
