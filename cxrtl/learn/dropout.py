@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
-
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-_BITS = 16  # looked up at once
 
 
 class CoinDropout(nn.Dropout):
@@ -23,20 +20,12 @@ class CoinDropout(nn.Dropout):
             return functional.dropout(given, self.p, self.training)
         count = given.numel()
         words = torch.empty(-(-count // 64), dtype=torch.int64).random_(-(2**63), None)
-        draws = words.view(torch.uint16).to(torch.int32)
-        coins = _table(given.dtype).index_select(0, draws).view(-1)[:count]
+        coins = torch.from_numpy(np.unpackbits(words.numpy().view(np.uint8), count=count)).mul_(2)
         # laid out as `given` is in memory, where multiplying is one pass
         strides = given.stride()
         order = sorted(range(given.dim()), key=lambda axis: -strides[axis])
         mask = coins.view([given.shape[axis] for axis in order]).permute([order.index(a) for a in range(given.dim())])
-        return given * mask if given.requires_grad else mask.mul_(given)
-
-
-@cache
-def _table(dtype: torch.dtype) -> Tensor:
-    """`[65536, 16]`: the bits of each number, as the factors 0 and 2."""
-    numbers = torch.arange(2**_BITS)[:, None] >> torch.arange(_BITS)
-    return ((numbers & 1) * 2).to(dtype)
+        return given * mask
 
 
 class PointConv(nn.Conv2d):
