@@ -37,6 +37,9 @@ class Train(Table):
     init_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$", description="what the weights file must hash to")
     freeze: Literal["none", "backbone"] = Field("none", description="`backbone`: train the model's classifier alone")
     freeze_until: str = Field("", description="freeze up to the end of this module, such as `layer3` or `features.8`")
+    views: int = Field(
+        8, ge=0, le=1000, description="fixed draws of augmentation an image where layers are frozen; 0: ever new ones"
+    )
     budgets: tuple[Annotated[int, Field(ge=1, le=10_000_000)], ...] = Field(
         (250, 500, 1000), min_length=1, description="training lengths to report, iterations"
     )
@@ -85,6 +88,11 @@ class Augment(Table):
     translate_probability: Probability = Field(0.5, description="of shifting, along each axis by its own amount")
     translate: float = Field(0.065, ge=0, le=0.5, description="shift range, ± share of the side")
 
+    @property
+    def active(self) -> bool:
+        """Whether anything may change."""
+        return any(chance > 0 for name, chance in self if name.endswith("_probability"))
+
 
 class Resources(Table):
     """What one fold occupies while it trains."""
@@ -94,6 +102,9 @@ class Resources(Table):
         "auto", description="`auto`: 1 where the cluster has GPUs, else 0; a fraction lets folds share one"
     )
     max_concurrent: int = Field(0, ge=0, description="folds at once; 0: as many as fit")
+    features_gib: float = Field(
+        4, ge=0, description="frozen layers' features of an arm are kept if smaller, GiB of memory (a GPU's too) and disk"
+    )
 
     @field_validator("gpus_per_fold")
     @classmethod
