@@ -103,7 +103,9 @@ class Resources(Table):
     )
     max_concurrent: int = Field(0, ge=0, description="folds at once; 0: as many as fit")
     features_gib: float = Field(
-        4, ge=0, description="frozen layers' features of an arm are kept if smaller, GiB of memory (a GPU's too) and disk"
+        4,
+        ge=0,
+        description="frozen layers' features of an arm are kept if smaller, GiB of memory (a GPU's too) and disk",
     )
 
     @field_validator("gpus_per_fold")

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -50,10 +49,10 @@ def draw_pass(augment: Augment, seed: int, fold: int, index: int, images: int) -
     return Pass(torch.from_numpy(order), *changes, torch.zeros(images, dtype=torch.int64))
 
 
-def draw_views(augment: Augment, seed: int, views: int, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Scale and offset `[views, N, 2]` of fixed views, a function of (seed, view, the image's row) alone."""
-    drawn = [_draw_changes(augment, stream(_VIEWS, seed, 0, view), int(rows.max()) + 1) for view in range(views)]
-    return torch.stack([scale[rows] for scale, _ in drawn]), torch.stack([offset[rows] for _, offset in drawn])
+def draw_views(augment: Augment, seed: int, views: int, images: int) -> tuple[Tensor, Tensor]:
+    """Scale and offset `[views, N, 2]` of fixed views of all images of a set, a function of (seed, view) and N."""
+    drawn = [_draw_changes(augment, stream(_VIEWS, seed, 0, view), images) for view in range(views)]
+    return torch.stack([scale for scale, _ in drawn]), torch.stack([offset for _, offset in drawn])
 
 
 def choose_views(drawn: Pass, views: tuple[Tensor, Tensor], seed: int, fold: int, index: int) -> Pass:

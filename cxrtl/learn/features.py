@@ -22,7 +22,7 @@ from cxrtl import rundir
 from cxrtl.config import Augment, Train
 from cxrtl.errors import DamagedError
 from cxrtl.learn import backbones, freeze
-from cxrtl.learn.augment import Normalise, draw_views, resample
+from cxrtl.learn.augment import Normalise, resample
 from cxrtl.learn.precision import Precision, autocast
 
 VERSION = 1  # of the folder and of what is computed
@@ -91,11 +91,9 @@ def compute(
     return together.reshape(-1, len(pixels), *together.shape[1:])
 
 
-def draw(spec: dict[str, Any], rows: Array) -> tuple[Tensor, Tensor] | None:
-    """The changes that `spec` asks for of the images with these rows, `[K, N, 2]` each."""
-    if not spec["views"]:
-        return None
-    return draw_views(Augment.model_validate(spec["augment"]), spec["seed"], spec["views"], rows)
+def part_of(plain: Array, views: Array, rows: npt.NDArray[np.int64], device: torch.device) -> Features:
+    """The features of the images in these places of the set, on the device; on a CPU the arrays are not copied."""
+    return Features(_tensor(plain).to(device), _tensor(views).to(device), torch.from_numpy(rows).to(device))
 
 
 def write_part(folder: Path, name: str, found: Tensor) -> dict[str, str]:
@@ -125,8 +123,8 @@ def read(folder: Path, spec: dict[str, Any]) -> Array | None:
     return np.asarray((whole.view(torch.int16) if whole.dtype == torch.bfloat16 else whole).numpy())
 
 
-def on_device(found: Array, device: torch.device) -> Tensor:
+def _tensor(found: Array) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*not writable.*")  # shared memory: nothing writes to features
         tensor = torch.from_numpy(found)
-    return (tensor.view(torch.bfloat16) if tensor.dtype == torch.int16 else tensor).to(device)
+    return tensor.view(torch.bfloat16) if tensor.dtype == torch.int16 else tensor

@@ -12,6 +12,7 @@ import tomli_w
 from cxrtl import rundir
 from cxrtl.config import Experiment, Recipe
 from cxrtl.errors import ChangedError
+from cxrtl.learn.features import view_count
 from cxrtl.learn.weights import Weights
 from cxrtl.records import Folds, Prepared
 from cxrtl.rundir import RunDir
@@ -38,7 +39,12 @@ class Identity:
 
     @classmethod
     def of(
-        cls, experiment: Experiment, prepared: Prepared, folds: Folds, weights: dict[str, Weights | None]
+        cls,
+        experiment: Experiment,
+        prepared: Prepared,
+        folds: Folds,
+        weights: dict[str, Weights | None],
+        kept: Mapping[str, bool],
     ) -> Identity:
         return cls(
             {
@@ -49,7 +55,10 @@ class Identity:
                 "folds": folds.hash,
                 "division": experiment.folds.model_dump(exclude={"ungrouped"}),  # saved folds outlive a change
                 "threads": experiment.resources.cpus_per_fold,
-                "arms": {recipe.name: _recipe(recipe, weights[recipe.name]) for recipe in experiment.recipes},
+                "arms": {
+                    recipe.name: _recipe(recipe, weights[recipe.name], kept.get(recipe.name))
+                    for recipe in experiment.recipes
+                },
             }
         )
 
@@ -68,10 +77,12 @@ class Identity:
         }
 
 
-def _recipe(recipe: Recipe, weights: Weights | None) -> dict[str, Any]:
+def _recipe(recipe: Recipe, weights: Weights | None, kept: bool | None) -> dict[str, Any]:
+    """`kept`: whether frozen layers' features are computed once, which changes the last bits; None: no such layers."""
     train = recipe.train.model_dump(mode="json", exclude=_NO_INFLUENCE)
     start = {"init": recipe.train.init.partition(":")[0], "weights_sha256": weights.sha256 if weights else ""}
-    return {"train": {**train, **start}, "augment": recipe.augment.model_dump(mode="json")}
+    once = {} if kept is None else {"features": {"views": view_count(recipe.train, recipe.augment), "kept": kept}}
+    return {"train": {**train, **start}, "augment": recipe.augment.model_dump(mode="json"), **once}
 
 
 def check_unchanged(run: RunDir, identity: Identity) -> dict[str, Any] | None:

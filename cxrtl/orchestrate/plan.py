@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ray
@@ -12,7 +12,7 @@ import torch
 
 from cxrtl.config import Experiment, Recipe, Resources, Train
 from cxrtl.errors import CxrtlError, PlanError, TrialError
-from cxrtl.learn import loop, memory, objective, state, transfer
+from cxrtl.learn import features, freeze, loop, memory, objective, state, transfer
 from cxrtl.learn.precision import Precision, choose
 from cxrtl.learn.weights import Weights
 from cxrtl.orchestrate.cluster import Node
@@ -80,9 +80,14 @@ def slots(resources: Resources, nodes: Sequence[Node]) -> int:
 
 
 def probe(
-    recipes: Sequence[Recipe], weights: dict[str, Weights | None], prepared: Prepared, cpus: int, gpus: float
+    recipes: Sequence[Recipe],
+    weights: dict[str, Weights | None],
+    kept: Mapping[str, bool],
+    prepared: Prepared,
+    cpus: int,
+    gpus: float,
 ) -> dict[str, Probe]:
-    """Time a few real steps of each arm in one worker process.
+    """Time a few real steps of each arm in one worker process; on features where an arm has `kept` them.
 
     Raises:
         TrialError: a step failed; the rest of the run would, too.
@@ -92,7 +97,8 @@ def probe(
     for recipe in recipes:
         start = weights[recipe.name]
         try:
-            found[recipe.name] = ray.get(remote.remote(recipe, start, prepared, cpus, gpus))
+            on = kept.get(recipe.name, False)
+            found[recipe.name] = ray.get(remote.remote(recipe, start, on, prepared, cpus, gpus))
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
             if isinstance(cause, CxrtlError):
@@ -107,7 +113,9 @@ def probe(
     return found
 
 
-def probe_arm(recipe: Recipe, start: Weights | None, prepared: Prepared, threads: int, gpus: float) -> Probe:
+def probe_arm(
+    recipe: Recipe, start: Weights | None, kept: bool, prepared: Prepared, threads: int, gpus: float
+) -> Probe:
     torch.set_num_threads(threads)
     memory.keep_freed_memory()
     device = torch.device("cuda" if gpus and torch.cuda.is_available() else "cpu")
@@ -116,18 +124,22 @@ def probe_arm(recipe: Recipe, start: Weights | None, prepared: Prepared, threads
     classes = len(prepared.classes)
     model = transfer.make_model(train, start, classes, 0, 0, device)
     optimizer = transfer.make_optimizer(train, model, classes)
-    pixels = (train.batch_size, 1, prepared.image_size, prepared.image_size)
-    images = loop.Images(
-        torch.zeros(pixels, dtype=torch.uint8, device=device),
-        objective.blank_targets(prepared.task, train.batch_size, classes).to(device),
-    )
+    pixels = torch.zeros((train.batch_size, 1, prepared.image_size, prepared.image_size), dtype=torch.uint8)
+    targets = objective.blank_targets(prepared.task, train.batch_size, classes).to(device)
+    images, net = loop.Images(pixels.to(device), targets), model
+    if kept:
+        parts = freeze.split(train, model, classes)
+        assert parts.body is not None and parts.head is not None
+        blank = features.compute(parts.body, pixels, None, precision, device)[0].float().to(device)
+        rows = torch.arange(train.batch_size, device=device)
+        images, net = replace(images, features=features.Features(blank, blank, rows)), parts.head
     at = state.State()
     marks: list[float] = []
     hooks = loop.Hooks(lambda _: None, lambda s: marks.append(s.train_seconds), lambda _: None)
     # saving after every step stops the clock there; the first step, which warms up, is left out of the time
     timed = train.model_copy(update={"budgets": (TIMED_STEPS + 2,), "checkpoint_every": 1})
     setting = loop.Setting(timed, recipe.augment, 0, 0, classes, precision, device, prepared.task)
-    loop.fit(setting, images, model, optimizer, at, hooks)
+    loop.fit(setting, images, net, optimizer, at, hooks)
     step_seconds = (marks[-1] - marks[0]) / (len(marks) - 1)
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     return Probe(device.type, gpu, precision, step_seconds, len(state.Snapshot(model).weights()))

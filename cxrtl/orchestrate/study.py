@@ -17,7 +17,7 @@ from cxrtl.data.prepared import open_prepared, read_index
 from cxrtl.errors import ChangedError, PreparedError
 from cxrtl.learn import backbones, freeze, weights
 from cxrtl.learn.precision import Precision
-from cxrtl.orchestrate import cluster, environment, ledger, plan, sweep
+from cxrtl.orchestrate import cluster, environment, frozen, ledger, plan, sweep
 from cxrtl.orchestrate.fold import Job
 from cxrtl.records import Folds, Manifest, Plan, Prepared, Trial
 from cxrtl.rundir import RunDir
@@ -63,6 +63,7 @@ class _Todo:
     prepared: Prepared
     folds: Folds
     starts: dict[str, weights.Weights | None]
+    kept: dict[str, bool]  # see `frozen`
 
 
 @dataclass
@@ -74,6 +75,7 @@ class Session:
     nodes: list[cluster.Node] = field(default_factory=list)
     started: float = field(default_factory=time.time)
     prepare_seconds: float = 0.0
+    features_seconds: float = 0.0
     launch_seconds: float = 0.0
 
     def ray(self) -> list[cluster.Node]:
@@ -160,12 +162,13 @@ def run(experiment: Experiment, options: Options, watcher: Watcher) -> Outcome:
         session = Session(options, stack)
         prepared = prepare(experiment.data, options.home, session, watcher)
         made = ensure_folds(folder, experiment, prepared)
-        identity = ledger.Identity.of(experiment, prepared, made, starts)
+        kept = frozen.kept(experiment, starts, prepared)
+        identity = ledger.Identity.of(experiment, prepared, made, starts, kept)
         saved = ledger.check_unchanged(folder, identity)
         trials = plan.trials(experiment, made.k)
         hashes = saved["arm_hashes"] if saved else {}
         done = [trial.name for trial in trials if folder.result(trial, hashes.get(trial.arm, ""))]
-        todo = _Todo(experiment, identity, trials, done, prepared, made, starts)
+        todo = _Todo(experiment, identity, trials, done, prepared, made, starts, kept)
         if len(done) < len(trials):
             _go_on(folder, todo, saved, session, watcher)
         elif options.plan_only:
@@ -189,7 +192,8 @@ def _go_on(
     open_arms = {trial.arm for trial in todo.trials if trial.name not in todo.done}
     recipes = [recipe for recipe in experiment.recipes if recipe.name in open_arms]
     gpus = plan.gpus_per_fold(experiment.resources, nodes)
-    probes = plan.probe(recipes, todo.starts, todo.prepared, experiment.resources.cpus_per_fold, gpus)
+    cpus = experiment.resources.cpus_per_fold
+    probes = plan.probe(recipes, todo.starts, todo.kept, todo.prepared, cpus, gpus)
     drawn = plan.make(experiment, todo.trials, todo.done, nodes, probes, folder.root)
     watcher.planned(folder, drawn)
     if options.plan_only:
@@ -202,6 +206,11 @@ def _go_on(
     rundir.write_json(folder.path("plan.json"), asdict(drawn))
     gpu = next(iter(probes.values())).gpu
     rundir.write_json(folder.path("environment.json"), environment.describe(gpu))
+    began, frozen_arms = time.time(), [recipe for recipe in recipes if todo.kept.get(recipe.name)]
+    if frozen_arms:
+        watcher.stage("computing what frozen layers give")
+    bank = frozen.bank(options.home, experiment, frozen_arms, todo.starts, todo.prepared, drawn.device, precision, gpus)
+    session.features_seconds = time.time() - began
     watcher.training(folder)
     images = feed.images(todo.prepared)
     job = Job(
@@ -216,8 +225,9 @@ def _go_on(
         prepared=todo.prepared,
         threads=experiment.resources.cpus_per_fold,
         gpus=gpus,
+        bank=bank,
     )
-    session.launch_seconds = time.time() - session.started - session.prepare_seconds
+    session.launch_seconds = time.time() - session.started - session.prepare_seconds - session.features_seconds
     try:
         sweep.run(job, drawn, images, options.verbose)
     except BaseException:
@@ -242,13 +252,15 @@ def _keep(
 
 
 def _record(folder: RunDir, todo: _Todo, session: Session, hashes: dict[str, str]) -> None:
-    """Add this session to `sessions.json`. `launch_seconds` is all before the trials but preparing."""
+    """Add this session to `sessions.json`. `launch_seconds` is all before the trials but preparing and
+    computing features."""
     path = folder.path("sessions.json")
     earlier = rundir.read_json(path) if path.exists() else []
     done = sum(folder.result(trial, hashes[trial.arm]) is not None for trial in todo.trials)
     entry = {
         "started": datetime.fromtimestamp(session.started, UTC).isoformat(timespec="seconds"),
         "prepare_seconds": round(session.prepare_seconds, 2),
+        "features_seconds": round(session.features_seconds, 2),
         "launch_seconds": round(session.launch_seconds, 2),
         "wall_seconds": round(time.time() - session.started, 2),
         "trials_done": done - len(todo.done),
