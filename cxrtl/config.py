@@ -33,7 +33,11 @@ class Train(Table):
     """The transfer recipe."""
 
     backbone: str = Field("resnet50", description="any classification model of torchvision, by name")
-    init: str = Field("imagenet", description="`imagenet`, `scratch`, or `file:PATH` (.safetensors, .pth)")
+    init: str = Field(
+        "imagenet",
+        description="`imagenet`, `scratch`, `file:PATH` (.safetensors, .pth), `weights:NAME` (see `cxrtl weights`), or "
+        "`stage:RUN` or `stage:RUN/ARM`: another run's weights",
+    )
     init_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$", description="what the weights file must hash to")
     freeze: Literal["none", "backbone"] = Field("none", description="`backbone`: train the model's classifier alone")
     freeze_until: str = Field("", description="freeze up to the end of this module, such as `layer3` or `features.8`")
@@ -65,8 +69,9 @@ class Train(Table):
     @field_validator("init")
     @classmethod
     def _known_init(cls, init: str) -> str:
-        if init not in ("imagenet", "scratch") and not (init.startswith("file:") and len(init) > 5):
-            raise ValueError(f"{init!r} is none of: imagenet, scratch, file:PATH")
+        kind, _, where = init.partition(":")
+        if init not in ("imagenet", "scratch") and not (kind in ("file", "weights", "stage") and where):
+            raise ValueError(f"{init!r} is none of: imagenet, scratch, file:PATH, weights:NAME, stage:RUN/ARM")
         return init
 
     @model_validator(mode="after")

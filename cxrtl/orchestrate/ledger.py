@@ -80,7 +80,12 @@ class Identity:
 def _recipe(recipe: Recipe, weights: Weights | None, kept: bool | None) -> dict[str, Any]:
     """`kept`: whether frozen layers' features are computed once, which changes the last bits; None: no such layers."""
     train = recipe.train.model_dump(mode="json", exclude=_NO_INFLUENCE)
-    start = {"init": recipe.train.init.partition(":")[0], "weights_sha256": weights.sha256 if weights else ""}
+    start: dict[str, Any] = {
+        "init": recipe.train.init.partition(":")[0],
+        "weights_sha256": weights.sha256 if weights else "",
+    }
+    if weights and weights.stages:
+        start["stages"] = list(weights.stages)
     once = {} if kept is None else {"features": {"views": view_count(recipe.train, recipe.augment), "kept": kept}}
     return {"train": {**train, **start}, "augment": recipe.augment.model_dump(mode="json"), **once}
 
@@ -131,8 +136,10 @@ def write(
     weights: dict[str, Weights | None],
     machine: Machine,
     command: str,
+    origin: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Keep the experiment as given (`experiment.toml`) and with every knob filled in (`experiment.resolved.json`)."""
+    """Keep the experiment as given (`experiment.toml`) and with every knob filled in (`experiment.resolved.json`, with
+    `origin` beside)."""
     given = experiment.model_dump(mode="json", exclude_unset=True, exclude_none=True)
     rundir.write_bytes(run.path("experiment.toml"), tomli_w.dumps(given).encode())
     resolved = {
@@ -159,6 +166,7 @@ def write(
         "precision_by_arm": dict(machine.precision),
         "threads": experiment.resources.cpus_per_fold,
         "command": command,
+        **origin,
     }
     rundir.write_json(run.path("experiment.resolved.json"), resolved)
     return resolved

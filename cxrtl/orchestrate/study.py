@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 from cxrtl import rundir
 from cxrtl.config import Data, Experiment, expand
-from cxrtl.data import audit, feed, folds, manifest
-from cxrtl.data.ids import load_key
+from cxrtl.data import audit, feed, folds, manifest, phantom
+from cxrtl.data.ids import fingerprint, load_key
 from cxrtl.data.prepared import open_prepared, read_index
 from cxrtl.errors import ChangedError, PreparedError
-from cxrtl.learn import backbones, freeze, weights
+from cxrtl.learn import backbones, freeze, lineage, weights
 from cxrtl.learn.precision import Precision
 from cxrtl.orchestrate import cluster, environment, frozen, ledger, plan, sweep
 from cxrtl.orchestrate.fold import Job
@@ -64,6 +64,7 @@ class _Todo:
     folds: Folds
     starts: dict[str, weights.Weights | None]
     kept: dict[str, bool]  # see `frozen`
+    origin: dict[str, Any]  # `id_key`, by which patients can be compared, and `lineage` of the arms that have one
 
 
 @dataclass
@@ -157,18 +158,28 @@ def run(experiment: Experiment, options: Options, watcher: Watcher) -> Outcome:
     for recipe in experiment.recipes:
         backbones.check_name(recipe.train.backbone)
         freeze.check(recipe.train)
-    starts = _find_weights(experiment, options.download)
+    stages = {
+        recipe.name: lineage.choose(recipe.train, folder.root.parent)
+        for recipe in experiment.recipes
+        if recipe.train.init.startswith("stage:")
+    }
+    starts = weights.of_arms(experiment, stages, download=options.download)
     with folder.lock(), ExitStack() as stack:
         session = Session(options, stack)
         prepared = prepare(experiment.data, options.home, session, watcher)
         made = ensure_folds(folder, experiment, prepared)
+        id_key = fingerprint(phantom.KEY if experiment.data.source == "phantom" else load_key())
+        history = {arm: lineage.check(arm, found, made, id_key) for arm, found in stages.items()}
         kept = frozen.kept(experiment, starts, prepared)
         identity = ledger.Identity.of(experiment, prepared, made, starts, kept)
         saved = ledger.check_unchanged(folder, identity)
+        lineage.write_seen(folder, stages)
         trials = plan.trials(experiment, made.k)
         hashes = saved["arm_hashes"] if saved else {}
         done = [trial.name for trial in trials if folder.result(trial, hashes.get(trial.arm, ""))]
-        todo = _Todo(experiment, identity, trials, done, prepared, made, starts, kept)
+        todo = _Todo(
+            experiment, identity, trials, done, prepared, made, starts, kept, {"id_key": id_key, "lineage": history}
+        )
         if len(done) < len(trials):
             _go_on(folder, todo, saved, session, watcher)
         elif options.plan_only:
@@ -245,7 +256,15 @@ def _keep(
         arms = todo.identity.decides["arms"]
         machine = ledger.Machine(machine.device, {name: machine.precision[name] for name in arms})
         saved = ledger.write(
-            folder, todo.experiment, todo.identity, todo.prepared, todo.folds, todo.starts, machine, command
+            folder,
+            todo.experiment,
+            todo.identity,
+            todo.prepared,
+            todo.folds,
+            todo.starts,
+            machine,
+            command,
+            todo.origin,
         )
     hashes: dict[str, str] = saved["arm_hashes"]
     return hashes
@@ -266,19 +285,6 @@ def _record(folder: RunDir, todo: _Todo, session: Session, hashes: dict[str, str
         "trials_done": done - len(todo.done),
     }
     rundir.write_json(path, [*earlier, entry])
-
-
-def _find_weights(experiment: Experiment, download: bool) -> dict[str, weights.Weights | None]:
-    """By arm; arms that start from one file share one copy."""
-    found: dict[tuple[str, str, str], weights.Weights | None] = {}
-    out = {}
-    for recipe in experiment.recipes:
-        train = recipe.train
-        key = (train.init, train.init_sha256, train.backbone if train.init == "imagenet" else "")
-        if key not in found:
-            found[key] = weights.find(train, download=download)
-        out[recipe.name] = found[key]
-    return out
 
 
 def _check_machine(run: RunDir, saved: dict[str, object], device: str, precision: dict[str, Precision]) -> None:

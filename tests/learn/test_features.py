@@ -55,7 +55,7 @@ def heads(
 
     def save(at: state.State) -> None:
         if folder:
-            state.save(folder, at, model, optimizer, "hash")
+            state.save(folder, at, state.Snapshot(model, optimizer), "hash")
             raise KeyboardInterrupt
 
     at = state.load(folder, "hash", model, optimizer) if folder else state.State()

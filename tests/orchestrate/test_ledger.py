@@ -30,7 +30,7 @@ def begin(run: RunDir) -> None:
     run.root.mkdir()
     machine = ledger.Machine("cpu", {"a": "fp32"})
     starts = {"a": Weights("imagenet", "w.pth", "1" * 64, b"")}
-    ledger.write(run, experiment(), identity(experiment()), PREPARED, FOLDS, starts, machine, "cxrtl run x.toml")
+    ledger.write(run, experiment(), identity(experiment()), PREPARED, FOLDS, starts, machine, "cxrtl run x.toml", {})
 
 
 @pytest.mark.parametrize(
