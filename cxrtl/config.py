@@ -33,10 +33,17 @@ class Train(Table):
     """The transfer recipe."""
 
     backbone: str = Field("resnet50", description="any classification model of torchvision, by name")
-    init: str = Field("imagenet", description="`imagenet`, `scratch`, or `file:PATH` (.safetensors, .pth)")
+    init: str = Field(
+        "imagenet",
+        description="`imagenet`, `scratch`, `file:PATH` (.safetensors, .pth), `weights:NAME` (see `cxrtl weights`), or "
+        "`stage:RUN` or `stage:RUN/ARM`: another run's weights",
+    )
     init_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$", description="what the weights file must hash to")
     freeze: Literal["none", "backbone"] = Field("none", description="`backbone`: train the model's classifier alone")
     freeze_until: str = Field("", description="freeze up to the end of this module, such as `layer3` or `features.8`")
+    views: int = Field(
+        8, ge=0, le=1000, description="fixed draws of augmentation an image where layers are frozen; 0: ever new ones"
+    )
     budgets: tuple[Annotated[int, Field(ge=1, le=10_000_000)], ...] = Field(
         (250, 500, 1000), min_length=1, description="training lengths to report, iterations"
     )
@@ -62,8 +69,9 @@ class Train(Table):
     @field_validator("init")
     @classmethod
     def _known_init(cls, init: str) -> str:
-        if init not in ("imagenet", "scratch") and not (init.startswith("file:") and len(init) > 5):
-            raise ValueError(f"{init!r} is none of: imagenet, scratch, file:PATH")
+        kind, _, where = init.partition(":")
+        if init not in ("imagenet", "scratch") and not (kind in ("file", "weights", "stage") and where):
+            raise ValueError(f"{init!r} is none of: imagenet, scratch, file:PATH, weights:NAME, stage:RUN/ARM")
         return init
 
     @model_validator(mode="after")
@@ -85,6 +93,11 @@ class Augment(Table):
     translate_probability: Probability = Field(0.5, description="of shifting, along each axis by its own amount")
     translate: float = Field(0.065, ge=0, le=0.5, description="shift range, ± share of the side")
 
+    @property
+    def active(self) -> bool:
+        """Whether anything may change."""
+        return any(chance > 0 for name, chance in self if name.endswith("_probability"))
+
 
 class Resources(Table):
     """What one fold occupies while it trains."""
@@ -100,6 +113,11 @@ class Resources(Table):
         description="folds that share a whole GPU in one process; `auto`: what timed steps find fastest",
     )
     max_concurrent: int = Field(0, ge=0, description="folds at once; 0: as many as fit")
+    features_gib: float = Field(
+        4,
+        ge=0,
+        description="frozen layers' features of an arm are kept if smaller, GiB of memory (a GPU's too) and disk",
+    )
 
     @field_validator("gpus_per_fold")
     @classmethod

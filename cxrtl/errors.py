@@ -8,7 +8,7 @@ CxrtlError                  anything below; the command line prints its message 
 │   ├── PreparedError       a prepared set that is missing, damaged or of another version
 │   └── FoldsError          folds that cannot be made or used
 │       ├── StaleFoldsError     folds made for other images, labels or patients
-│       └── LeakageError        a patient or an identical image in two folds
+│       └── LeakageError        a patient or an identical image in two folds, or in an earlier stage
 ├── WeightsError            pretrained weights that are missing, altered or do not fit the backbone
 ├── RunError                the run folder
 │   ├── ChangedError        the experiment, its data or its weights changed under the same run name
@@ -59,7 +59,7 @@ class StaleFoldsError(FoldsError):
 
 
 class LeakageError(FoldsError):
-    """A patient or an identical image stands in two folds."""
+    """A patient or an identical image stands in two folds, or in a fold and an earlier stage of the transfer."""
 
 
 class WeightsError(CxrtlError):

@@ -26,6 +26,11 @@ def keyed_id(prefix: str, text: str, key: bytes) -> str:
     return f"{prefix}-{hashlib.blake2b(data, digest_size=8, key=key, person=prefix.encode()).hexdigest()}"
 
 
+def fingerprint(key: bytes) -> str:
+    """Tells whether two sets of ids were made with the same key, and nothing of the key."""
+    return keyed_id("key", "fingerprint", key)
+
+
 def load_key() -> bytes:
     """The machine's secret, from `$CXRTL_KEY_FILE` or `~/.config/cxrtl/id.key`; made, with mode 0600, where absent.
 

@@ -17,7 +17,7 @@ from cxrtl.config import Augment
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-_ORDER, _CHANGES, _INIT, _STEP = range(4)  # what a stream of random numbers is for
+_ORDER, _CHANGES, _INIT, _STEP, _VIEWS, _CHOICE = range(6)  # what a stream of random numbers is for
 
 
 def stream(purpose: int, seed: int, fold: int, index: int) -> np.random.Generator:
@@ -33,20 +33,41 @@ def torch_seed(seed: int, fold: int, iteration: int | None) -> int:
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass over the training images: `order` `[N]`, and `[N, 2]` (x, y) scale and offset by place in the order."""
+    """One pass over the training images: `order` `[N]`, and by place in the order `[N, 2]` (x, y) scale and offset,
+    and which of an image's fixed views these are, `[N]` (0 without)."""
 
     order: Tensor
     scale: Tensor
     offset: Tensor
+    view: Tensor
 
 
 def draw_pass(augment: Augment, seed: int, fold: int, index: int, images: int) -> Pass:
-    """Order and changes of pass `index`, a function of (seed, fold, index) and the images' number alone.
+    """Order and changes of pass `index`, a function of (seed, fold, index) and the images' number alone."""
+    order = stream(_ORDER, seed, fold, index).permutation(images)
+    changes = _draw_changes(augment, stream(_CHANGES, seed, fold, index), images)
+    return Pass(torch.from_numpy(order), *changes, torch.zeros(images, dtype=torch.int64))
+
+
+def draw_views(augment: Augment, seed: int, views: int, images: int) -> tuple[Tensor, Tensor]:
+    """Scale and offset `[views, N, 2]` of fixed views of all images of a set, a function of (seed, view) and N."""
+    drawn = [_draw_changes(augment, stream(_VIEWS, seed, 0, view), images) for view in range(views)]
+    return torch.stack([scale for scale, _ in drawn]), torch.stack([offset for _, offset in drawn])
+
+
+def choose_views(drawn: Pass, views: tuple[Tensor, Tensor], seed: int, fold: int, index: int) -> Pass:
+    """The pass with each image's changes taken from one of its views, by (seed, fold, index)."""
+    choice = stream(_CHOICE, seed, fold, index).integers(len(views[0]), size=len(drawn.order))
+    view = torch.from_numpy(choice)
+    return Pass(drawn.order, views[0][view, drawn.order], views[1][view, drawn.order], view)
+
+
+def _draw_changes(augment: Augment, numbers: np.random.Generator, images: int) -> tuple[Tensor, Tensor]:
+    """Scale and offset `[images, 2]`.
 
     Always draws the same numbers, so that recipes which differ in one switch share all the other changes.
     """
-    order = stream(_ORDER, seed, fold, index).permutation(images)
-    u = stream(_CHANGES, seed, fold, index).random((images, 11))
+    u = numbers.random((images, 11))
     signed = 2 * u - 1
     scale, offset = np.ones((images, 2)), np.zeros((images, 2))
 
@@ -61,9 +82,7 @@ def draw_pass(augment: Augment, seed: int, fold: int, index: int, images: int) -
     mirror = np.where(u[:, 7:9] < chances, -1.0, 1.0)
     zoom = np.where(u[:, 9] < augment.scale_probability, 1 + augment.scale * signed[:, 10], 1)[:, None]
     scale, offset = scale * mirror / zoom, offset * mirror / zoom
-    return Pass(
-        torch.from_numpy(order), torch.from_numpy(scale.astype(np.float32)), torch.from_numpy(offset.astype(np.float32))
-    )
+    return torch.from_numpy(scale.astype(np.float32)), torch.from_numpy(offset.astype(np.float32))
 
 
 def follow(targets: Tensor, scale: Tensor, offset: Tensor) -> Tensor:

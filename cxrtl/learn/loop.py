@@ -43,7 +43,7 @@ def fit(setting: Setting, images: Images, model: nn.Module, optimizer: Optimizer
         TrialError: fewer training images than a batch, or a loss that is no number.
     """
     train, start = setting.train, state.iteration
-    batches = Batches(setting, len(images))
+    batches = Batches(setting, len(images), images.views)
     step = Step(setting, images, model, optimizer)
     clock = Clock(setting.device, state)
     for iteration in range(start, train.budgets[-1] + 1):
@@ -94,12 +94,13 @@ def predict(setting: Setting, images: Images, model: nn.Module) -> Tensor:
     Always in fp32 (not a GPU's TF32): bf16 keeps 8 bits of a logit, and images would tie that are not alike. Uses no
     random numbers, so that evaluating changes nothing in the training that follows.
     """
-    normalise = Normalise(setting.device)
+    share = 5 if setting.task == "segmentation" else 1  # its maps are as large as the images
+    normalise, at_once = Normalise(setting.device), EVALUATION_BATCH[setting.device.type] // share
     model.eval()
     parts = []
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-        share = 5 if setting.task == "segmentation" else 1  # its maps are as large as the images
-        for pixels in torch.split(images.pixels, EVALUATION_BATCH[setting.device.type] // share):
-            parts.append(objective.scores(setting.task, model(normalise(pixels.float()))))
+        for start in range(0, len(images), at_once):
+            inputs = images.chunk(normalise, slice(start, start + at_once))
+            parts.append(objective.scores(setting.task, model(inputs)))
     train_mode(model)
     return torch.cat(parts).cpu()

@@ -8,19 +8,37 @@ import torch
 from torch import Tensor
 
 from cxrtl.config import Augment, Train
+from cxrtl.learn.augment import Normalise, resample
+from cxrtl.learn.features import Features
 from cxrtl.learn.precision import Precision
 from cxrtl.records import Task
 
 
 @dataclass(frozen=True)
 class Images:
-    """Images on the training device: uint8 `[N, C, H, W]`, and targets `[N, …]` as `objective` says of the task."""
+    """Images on the training device: uint8 `[N, C, H, W]`, and targets `[N, …]` as `objective` says of the task.
+
+    `views`: scale and offset `[K, N, 2]` of each image's fixed views, where it has them. `features`: what stands for
+    the pixels where a frozen part was computed before; the model is then the part after it.
+    """
 
     pixels: Tensor
     targets: Tensor
+    views: tuple[Tensor, Tensor] | None = None
+    features: Features | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def batch(self, normalise: Normalise, indices: Tensor, scale: Tensor, offset: Tensor, view: Tensor) -> Tensor:
+        """The model's input in training."""
+        if self.features:
+            return self.features.batch(indices, view)
+        return normalise(resample(self.pixels[indices].float(), scale, offset))
+
+    def chunk(self, normalise: Normalise, part: slice) -> Tensor:
+        """The model's input in evaluation."""
+        return self.features.chunk(part) if self.features else normalise(self.pixels[part].float())
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from cxrtl.errors import TrialError
 from cxrtl.learn import objective
-from cxrtl.learn.augment import Normalise, Pass, draw_pass, follow, resample, torch_seed
+from cxrtl.learn.augment import Normalise, Pass, choose_views, draw_pass, follow, torch_seed
 from cxrtl.learn.freeze import train_mode
 from cxrtl.learn.precision import autocast
 from cxrtl.learn.setting import Images, Setting
@@ -28,14 +28,14 @@ LAUNCH = threading.RLock()  # torch has one generator a device: seeding it and l
 
 
 class Batches:
-    """`batches[iteration]` → indices `[B]`, scale and offset `[B, 2]`, on the device.
+    """`batches[iteration]` → indices `[B]`, scale and offset `[B, 2]`, view `[B]`, on the device.
 
     A pass is a fresh order of all training images, cut into whole batches; the rest of the order is left out, as in
     MATLAB's training.
     """
 
-    def __init__(self, setting: Setting, images: int) -> None:
-        self.setting, self.images = setting, images
+    def __init__(self, setting: Setting, images: int, views: tuple[Tensor, Tensor] | None = None) -> None:
+        self.setting, self.images, self.views = setting, images, views
         self.per_pass = images // setting.train.batch_size
         if not self.per_pass:
             raise TrialError(
@@ -45,15 +45,18 @@ class Batches:
         self.index = -1
         self.drawn: Pass
 
-    def __getitem__(self, iteration: int) -> tuple[Tensor, Tensor, Tensor]:
+    def __getitem__(self, iteration: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         index, place = divmod(iteration, self.per_pass)
         if index != self.index:
             setting = self.setting
             drawn = draw_pass(setting.augment, setting.seed, setting.fold, index, self.images)
-            self.drawn = Pass(*(_send(part, setting.device) for part in (drawn.order, drawn.scale, drawn.offset)))
+            if self.views:
+                drawn = choose_views(drawn, self.views, setting.seed, setting.fold, index)
+            parts = drawn.order, drawn.scale, drawn.offset, drawn.view
+            self.drawn = Pass(*(_send(part, setting.device) for part in parts))
             self.index = index
         part = slice(place * self.setting.train.batch_size, (place + 1) * self.setting.train.batch_size)
-        return self.drawn.order[part], self.drawn.scale[part], self.drawn.offset[part]
+        return self.drawn.order[part], self.drawn.scale[part], self.drawn.offset[part], self.drawn.view[part]
 
 
 def _send(part: Tensor, device: torch.device) -> Tensor:
@@ -69,7 +72,7 @@ class Step:
         size, device = setting.train.batch_size, setting.device
         self.normalise = Normalise(device)
         self.objective = objective.make(setting.task, setting.train, images.targets, setting.classes)
-        self.indices = torch.zeros(size, dtype=torch.int64, device=device)
+        self.indices, self.view = (torch.zeros(size, dtype=torch.int64, device=device) for _ in range(2))
         self.scale, self.offset = torch.ones((size, 2), device=device), torch.zeros((size, 2), device=device)
         self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # of loss and of the share right
         self.replay = Replay(self._update, device)
@@ -77,11 +80,12 @@ class Step:
         self.marks: list[tuple[int, int, float, Tensor]] = []  # iteration, steps, rate, sums
         train_mode(model)
 
-    def __call__(self, iteration: int, indices: Tensor, scale: Tensor, offset: Tensor) -> None:
+    def __call__(self, iteration: int, indices: Tensor, scale: Tensor, offset: Tensor, view: Tensor) -> None:
         setting = self.setting
         self.indices.copy_(indices)
         self.scale.copy_(scale)
         self.offset.copy_(offset)
+        self.view.copy_(view)
         set_rate(self.optimizer, rate_share(setting.train, iteration))
         with LAUNCH:
             torch.manual_seed(torch_seed(setting.seed, setting.fold, iteration))
@@ -91,7 +95,7 @@ class Step:
     def _update(self) -> None:
         setting = self.setting
         targets = follow(self.images.targets[self.indices], self.scale, self.offset)
-        inputs = self.normalise(resample(self.images.pixels[self.indices].float(), self.scale, self.offset))
+        inputs = self.images.batch(self.normalise, self.indices, self.scale, self.offset, self.view)
         with autocast(setting.precision, setting.device):
             logits = self.model(inputs)
         loss = self.objective.loss(logits.float(), targets)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +14,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from cxrtl.config import Train, expand
+from cxrtl.config import Experiment, Train, expand
 from cxrtl.errors import WeightsError
 from cxrtl.learn import backbones
+from cxrtl.learn.lineage import Source
 from cxrtl.learn.vision import models
 
 IMAGENET = "IMAGENET1K_V1"  # the weights of the studies' time; torchvision's later recipes have other names
@@ -28,19 +30,21 @@ _DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|conv))\.([12]\..+)$")
 
 @dataclass(frozen=True)
 class Weights:
-    """A weights file, read and verified. `source` is `imagenet` or `file`; `file` is the file's name alone."""
+    """A weights file, read and verified. `source` is what stands before the colon of `train.init`; `file` is the file's
+    name alone, of a stage the run's, too; `stages` are the run hashes of the stages it comes from, first to last."""
 
     source: str
     file: str
     sha256: str
     content: bytes
+    stages: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, str]:
         return {"source": self.source, "file": self.file, "sha256": self.sha256}
 
 
-def find(train: Train, *, download: bool = False) -> Weights | None:
-    """The weights that `train.init` asks for; None for `scratch`.
+def find(train: Train, *, download: bool = False, stage: Source | None = None) -> Weights | None:
+    """The weights that `train.init` asks for; None for `scratch`. `stage`: what `lineage.choose` found.
 
     Raises:
         WeightsError: the file is missing, cannot be read, or does not have the expected sha256.
@@ -49,6 +53,8 @@ def find(train: Train, *, download: bool = False) -> Weights | None:
         return None
     if train.init == "imagenet":
         source, path, prefix = "imagenet", *_imagenet_file(train.backbone, download)
+    elif stage:
+        source, path, prefix = "stage", stage.path, stage.sha256
     else:
         source, path, prefix = "file", expand(train.init.removeprefix("file:")), ""
     try:
@@ -61,7 +67,22 @@ def find(train: Train, *, download: bool = False) -> Weights | None:
             f"weights file {str(path)!r} has sha256 {digest}, expected {train.init_sha256 or prefix + '…'}: "
             "it was altered or cut short. Get it again."
         )
-    return Weights(source, path.name, digest, content)
+    stages = tuple(entry["run_hash"] for entry in stage.stages) if stage else ()
+    name = f"{stage.stages[-1]['run']}/{path.parent.name}/{path.name}" if stage else path.name
+    return Weights(source, name, digest, content, stages)
+
+
+def of_arms(experiment: Experiment, sources: Mapping[str, Source], *, download: bool) -> dict[str, Weights | None]:
+    """By arm; arms that start from one file share one copy. `sources`: those of arms that start from a stage."""
+    found: dict[tuple[str, str, str], Weights | None] = {}
+    out = {}
+    for recipe in experiment.recipes:
+        train = recipe.train
+        key = (train.init, train.init_sha256, train.backbone if train.init == "imagenet" else "")
+        if key not in found:
+            found[key] = find(train, download=download, stage=sources.get(recipe.name))
+        out[recipe.name] = found[key]
+    return out
 
 
 def _imagenet_file(backbone: str, download: bool) -> tuple[Path, str]:

@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import ray.data
 import ray.train
@@ -26,9 +28,10 @@ from cxrtl import rundir
 from cxrtl.config import Recipe
 from cxrtl.data import feed
 from cxrtl.errors import CxrtlError
-from cxrtl.learn import devices, loop, memory, objective, state, transfer
+from cxrtl.learn import augment, devices, features, freeze, loop, memory, objective, state, transfer
 from cxrtl.learn.precision import Precision
 from cxrtl.learn.weights import Weights
+from cxrtl.orchestrate import frozen
 from cxrtl.orchestrate.board import Board
 from cxrtl.orchestrate.probe import Share
 from cxrtl.orchestrate.writer import Writer
@@ -52,6 +55,7 @@ class Job:
     division: IntArray  # `[repeats, N]`, each image's fold
     prepared: Prepared
     share: Share
+    bank: frozen.Bank
 
 
 def fold_trial(config: dict[str, Any], images: ray.data.Dataset, job: Job) -> None:
@@ -115,9 +119,12 @@ class FoldRun:
         self.setting = loop.Setting(budgets, recipe.augment, job.seed, trial.fold, classes, precision, device, task)
         self.folder = job.run.trial(trial)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.train_images, self.test_images = self._images(train), self._images(test)
         start, channels = job.weights[trial.arm], job.prepared.channels
         self.model = transfer.make_model(recipe.train, start, classes, job.seed, trial.fold, device, task, channels)
+        tested = (job.division == trial.fold).any(axis=0)
+        self.train_images, self.test_images = self._images(train, ~tested), self._images(test, tested)
+        head = freeze.split(recipe.train, self.model, classes).head if self.train_images.features else None
+        self.net = head or self.model  # what computes: with features, only what comes after them
         self.optimizer = transfer.make_optimizer(recipe.train, self.model, classes)
         self.run_hash = job.hashes[trial.arm]
         self.state = state.load(self.folder, self.run_hash, self.model, self.optimizer)
@@ -126,22 +133,27 @@ class FoldRun:
         self.writer = Writer()
         self.board = Board(job.run, trial, recipe, resume_at=self.state.iteration)
 
-    def _images(self, part: feed.Part) -> loop.Images:
-        pixels, targets = (torch.from_numpy(array).to(self.device) for array in (part.pixels, part.targets))
-        return loop.Images(pixels, targets)
+    def _images(self, part: feed.Part, wanted: npt.NDArray[np.bool_]) -> loop.Images:
+        setting, rows = self.setting, np.flatnonzero(wanted)
+        count = features.view_count(setting.train, setting.augment) if setting.augment.active else 0
+        drawn = augment.draw_views(setting.augment, setting.seed, count, len(wanted)) if count else None
+        views = (drawn[0][:, rows], drawn[1][:, rows]) if drawn else None
+        found = self.job.bank.part(self.trial.arm, rows, self.device)
+        pixels, targets = torch.from_numpy(part.pixels), torch.from_numpy(part.targets).to(self.device)
+        return loop.Images(pixels if found else pixels.to(self.device), targets, views, found)
 
     def run(self) -> None:
         self.state.setup_seconds += time.time() - self.started
         hooks = loop.Hooks(self.milestone, self.save, self.progress)
         with self.writer, devices.own_stream(self.device):
-            loop.fit(self.setting, self.train_images, self.model, self.optimizer, self.state, hooks)
+            loop.fit(self.setting, self.train_images, self.net, self.optimizer, self.state, hooks)
         self.finish()
         self.board.close()
 
     def milestone(self, at: state.State) -> None:
         """Score the held-out fold, keep weights and predictions, save the state that vouches for them."""
         started = time.time()
-        scores = loop.predict(self.setting, self.test_images, self.model)
+        scores = loop.predict(self.setting, self.test_images, self.net)
         loss, accuracy = objective.judge(
             self.setting.task, self.setting.classes, scores, self.test_images.targets.cpu()
         )

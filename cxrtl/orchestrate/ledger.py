@@ -12,6 +12,7 @@ import tomli_w
 from cxrtl import rundir
 from cxrtl.config import Experiment, Recipe
 from cxrtl.errors import ChangedError
+from cxrtl.learn.features import view_count
 from cxrtl.learn.weights import Weights
 from cxrtl.records import Folds, Prepared
 from cxrtl.rundir import RunDir
@@ -39,7 +40,12 @@ class Identity:
 
     @classmethod
     def of(
-        cls, experiment: Experiment, prepared: Prepared, folds: Folds, weights: dict[str, Weights | None]
+        cls,
+        experiment: Experiment,
+        prepared: Prepared,
+        folds: Folds,
+        weights: dict[str, Weights | None],
+        kept: Mapping[str, bool],
     ) -> Identity:
         return cls(
             {
@@ -50,7 +56,10 @@ class Identity:
                 "folds": folds.hash,
                 "division": experiment.folds.model_dump(exclude={"ungrouped"}),  # saved folds outlive a change
                 "threads": experiment.resources.cpus_per_fold,
-                "arms": {recipe.name: _recipe(recipe, weights[recipe.name]) for recipe in experiment.recipes},
+                "arms": {
+                    recipe.name: _recipe(recipe, weights[recipe.name], kept.get(recipe.name))
+                    for recipe in experiment.recipes
+                },
             }
         )
 
@@ -69,10 +78,17 @@ class Identity:
         }
 
 
-def _recipe(recipe: Recipe, weights: Weights | None) -> dict[str, Any]:
+def _recipe(recipe: Recipe, weights: Weights | None, kept: bool | None) -> dict[str, Any]:
+    """`kept`: whether frozen layers' features are computed once, which changes the last bits; None: no such layers."""
     train = recipe.train.model_dump(mode="json", exclude=_NO_INFLUENCE)
-    start = {"init": recipe.train.init.partition(":")[0], "weights_sha256": weights.sha256 if weights else ""}
-    return {"train": {**train, **start}, "augment": recipe.augment.model_dump(mode="json")}
+    start: dict[str, Any] = {
+        "init": recipe.train.init.partition(":")[0],
+        "weights_sha256": weights.sha256 if weights else "",
+    }
+    if weights and weights.stages:
+        start["stages"] = list(weights.stages)
+    once = {} if kept is None else {"features": {"views": view_count(recipe.train, recipe.augment), "kept": kept}}
+    return {"train": {**train, **start}, "augment": recipe.augment.model_dump(mode="json"), **once}
 
 
 def check_unchanged(run: RunDir, identity: Identity) -> dict[str, Any] | None:
@@ -121,8 +137,10 @@ def write(
     weights: dict[str, Weights | None],
     machine: Machine,
     command: str,
+    origin: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Keep the experiment as given (`experiment.toml`) and with every knob filled in (`experiment.resolved.json`)."""
+    """Keep the experiment as given (`experiment.toml`) and with every knob filled in (`experiment.resolved.json`, with
+    `origin` beside)."""
     given = experiment.model_dump(mode="json", exclude_unset=True, exclude_none=True)
     rundir.write_bytes(run.path("experiment.toml"), tomli_w.dumps(given).encode())
     resolved = {
@@ -149,6 +167,7 @@ def write(
         "precision_by_arm": dict(machine.precision),
         "threads": machine.threads,
         "command": command,
+        **origin,
     }
     rundir.write_json(run.path("experiment.resolved.json"), resolved)
     return resolved

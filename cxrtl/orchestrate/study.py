@@ -11,14 +11,14 @@ from typing import Any, Protocol
 
 from cxrtl import rundir
 from cxrtl.config import Data, Experiment, expand
-from cxrtl.data import audit, feed, folds, manifest
-from cxrtl.data.ids import load_key
+from cxrtl.data import audit, feed, folds, manifest, phantom
+from cxrtl.data.ids import fingerprint, load_key
 from cxrtl.data.images.rules import file_paths
 from cxrtl.data.prepared import open_prepared, read_index
 from cxrtl.errors import ChangedError, PreparedError
-from cxrtl.learn import backbones, freeze, weights
+from cxrtl.learn import backbones, freeze, lineage, weights
 from cxrtl.learn.precision import Precision
-from cxrtl.orchestrate import cluster, environment, ledger, plan, sweep
+from cxrtl.orchestrate import cluster, environment, frozen, ledger, plan, sweep
 from cxrtl.orchestrate.fold import Job
 from cxrtl.orchestrate.probe import Prober
 from cxrtl.records import Folds, Manifest, Plan, Prepared, Trial
@@ -65,6 +65,8 @@ class _Todo:
     prepared: Prepared
     folds: Folds
     starts: dict[str, weights.Weights | None]
+    kept: dict[str, bool]  # see `frozen`
+    origin: dict[str, Any]  # `id_key`, by which patients can be compared, and `lineage` of the arms that have one
 
 
 @dataclass
@@ -76,6 +78,7 @@ class Session:
     nodes: list[cluster.Node] = field(default_factory=list)
     started: float = field(default_factory=time.time)
     prepare_seconds: float = 0.0
+    features_seconds: float = 0.0
     launch_seconds: float = 0.0
 
     def ray(self) -> list[cluster.Node]:
@@ -158,17 +161,28 @@ def run(experiment: Experiment, options: Options, watcher: Watcher) -> Outcome:
     for recipe in experiment.recipes:
         backbones.check_name(recipe.train.backbone)
         freeze.check(recipe.train)
-    starts = _find_weights(experiment, options.download)
+    stages = {
+        recipe.name: lineage.choose(recipe.train, folder.root.parent)
+        for recipe in experiment.recipes
+        if recipe.train.init.startswith("stage:")
+    }
+    starts = weights.of_arms(experiment, stages, download=options.download)
     with folder.lock(), ExitStack() as stack:
         session = Session(options, stack)
         prepared = prepare(experiment.data, options.home, session, watcher)
         made = ensure_folds(folder, experiment, prepared)
-        identity = ledger.Identity.of(experiment, prepared, made, starts)
+        id_key = fingerprint(phantom.KEY if experiment.data.source == "phantom" else load_key())
+        history = {arm: lineage.check(arm, found, made, id_key) for arm, found in stages.items()}
+        kept = frozen.kept(experiment, starts, prepared)
+        identity = ledger.Identity.of(experiment, prepared, made, starts, kept)
         saved = ledger.check_unchanged(folder, identity)
+        lineage.write_seen(folder, stages)
         trials = plan.trials(experiment, made.k)
         hashes = saved["arm_hashes"] if saved else {}
         done = [trial.name for trial in trials if folder.result(trial, hashes.get(trial.arm, ""))]
-        todo = _Todo(experiment, identity, trials, done, prepared, made, starts)
+        todo = _Todo(
+            experiment, identity, trials, done, prepared, made, starts, kept, {"id_key": id_key, "lineage": history}
+        )
         if len(done) < len(trials):
             _go_on(folder, todo, saved, session, watcher)
         elif options.plan_only:
@@ -193,7 +207,7 @@ def _go_on(
     recipes = [recipe for recipe in experiment.recipes if recipe.name in open_arms]
     left = [trial for trial in todo.trials if trial.name not in todo.done]
     begun = saved or {"precision_by_arm": {}, "threads": 0}
-    prober = Prober(todo.starts, todo.prepared, begun["precision_by_arm"])
+    prober = Prober(todo.starts, todo.kept, todo.prepared, begun["precision_by_arm"])
     share, probes = plan.lay_out(experiment, recipes, left, nodes, prober, begun["threads"])
     drawn = plan.make(experiment, todo.trials, todo.done, nodes, share, probes, folder.root)
     watcher.planned(folder, drawn)
@@ -207,6 +221,13 @@ def _go_on(
     rundir.write_json(folder.path("plan.json"), asdict(drawn))
     gpu = next(iter(probes.values())).gpu
     rundir.write_json(folder.path("environment.json"), environment.describe(gpu))
+    began, frozen_arms = time.time(), [recipe for recipe in recipes if todo.kept.get(recipe.name)]
+    if frozen_arms:
+        watcher.stage("computing what frozen layers give")
+    bank = frozen.bank(
+        options.home, experiment, frozen_arms, todo.starts, todo.prepared, drawn.device, precision, share
+    )
+    session.features_seconds = time.time() - began
     watcher.training(folder)
     images = feed.images(todo.prepared)
     job = Job(
@@ -220,8 +241,9 @@ def _go_on(
         division=todo.folds.division,
         prepared=todo.prepared,
         share=share,
+        bank=bank,
     )
-    session.launch_seconds = time.time() - session.started - session.prepare_seconds
+    session.launch_seconds = time.time() - session.started - session.prepare_seconds - session.features_seconds
     try:
         sweep.run(job, drawn, images, options.verbose)
     except BaseException:
@@ -239,38 +261,35 @@ def _keep(
         arms = todo.identity.decides["arms"]
         machine = replace(machine, precision={name: machine.precision[name] for name in arms})
         saved = ledger.write(
-            folder, todo.experiment, todo.identity, todo.prepared, todo.folds, todo.starts, machine, command
+            folder,
+            todo.experiment,
+            todo.identity,
+            todo.prepared,
+            todo.folds,
+            todo.starts,
+            machine,
+            command,
+            todo.origin,
         )
     hashes: dict[str, str] = saved["arm_hashes"]
     return hashes
 
 
 def _record(folder: RunDir, todo: _Todo, session: Session, hashes: dict[str, str]) -> None:
-    """Add this session to `sessions.json`. `launch_seconds` is all before the trials but preparing."""
+    """Add this session to `sessions.json`. `launch_seconds` is all before the trials but preparing and
+    computing features."""
     path = folder.path("sessions.json")
     earlier = rundir.read_json(path) if path.exists() else []
     done = sum(folder.result(trial, hashes[trial.arm]) is not None for trial in todo.trials)
     entry = {
         "started": datetime.fromtimestamp(session.started, UTC).isoformat(timespec="seconds"),
         "prepare_seconds": round(session.prepare_seconds, 2),
+        "features_seconds": round(session.features_seconds, 2),
         "launch_seconds": round(session.launch_seconds, 2),
         "wall_seconds": round(time.time() - session.started, 2),
         "trials_done": done - len(todo.done),
     }
     rundir.write_json(path, [*earlier, entry])
-
-
-def _find_weights(experiment: Experiment, download: bool) -> dict[str, weights.Weights | None]:
-    """By arm; arms that start from one file share one copy."""
-    found: dict[tuple[str, str, str], weights.Weights | None] = {}
-    out = {}
-    for recipe in experiment.recipes:
-        train = recipe.train
-        key = (train.init, train.init_sha256, train.backbone if train.init == "imagenet" else "")
-        if key not in found:
-            found[key] = weights.find(train, download=download)
-        out[recipe.name] = found[key]
-    return out
 
 
 def _check_machine(run: RunDir, saved: dict[str, object], device: str, precision: dict[str, Precision]) -> None:

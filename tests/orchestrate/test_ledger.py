@@ -23,14 +23,14 @@ def experiment(**changes: object) -> Experiment:
 
 
 def identity(given: Experiment, sha256: str = "1" * 64, folds: Folds = FOLDS) -> ledger.Identity:
-    return ledger.Identity.of(given, PREPARED, folds, {"a": Weights("imagenet", "w.pth", sha256, b"")})
+    return ledger.Identity.of(given, PREPARED, folds, {"a": Weights("imagenet", "w.pth", sha256, b"")}, {})
 
 
 def begin(run: RunDir) -> None:
     run.root.mkdir()
     machine = ledger.Machine("cpu", {"a": "fp32"}, 1)
     starts = {"a": Weights("imagenet", "w.pth", "1" * 64, b"")}
-    ledger.write(run, experiment(), identity(experiment()), PREPARED, FOLDS, starts, machine, "cxrtl run x.toml")
+    ledger.write(run, experiment(), identity(experiment()), PREPARED, FOLDS, starts, machine, "cxrtl run x.toml", {})
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_what_decides_numbers_is_refused(tmp_path: Path, change: dict[str, objec
     begin(run)
     changed = experiment(**change)
     name = changed.recipes[0].name
-    mine = ledger.Identity.of(changed, PREPARED, FOLDS, {name: Weights("imagenet", "w.pth", "1" * 64, b"")})
+    mine = ledger.Identity.of(changed, PREPARED, FOLDS, {name: Weights("imagenet", "w.pth", "1" * 64, b"")}, {})
     with pytest.raises(ChangedError, match="→"):
         ledger.check_unchanged(run, mine)
 
@@ -73,7 +73,7 @@ def test_what_decides_nothing_is_not(tmp_path: Path, change: dict[str, object]) 
 
 def with_arms(*names: str, **changes: object) -> ledger.Identity:
     given = experiment(arm=[{"name": name} for name in names], **changes)
-    return ledger.Identity.of(given, PREPARED, FOLDS, dict.fromkeys(names, Weights("i", "w.pth", "1" * 64, b"")))
+    return ledger.Identity.of(given, PREPARED, FOLDS, dict.fromkeys(names, Weights("i", "w.pth", "1" * 64, b"")), {})
 
 
 def test_arm_may_be_added_and_leaves_the_others_hash_alone(tmp_path: Path) -> None:

@@ -138,3 +138,28 @@ def test_prepared_set_is_held_to_todays_limit_of_skipped_files(tmp_path: Path) -
     assert cxrtl(*words, "--set", "max_skipped=0.2").returncode == 0
     refused = cxrtl(*words)
     assert refused.returncode == 2 and "SkippedError" in refused.stderr and "junk" not in refused.stderr
+
+
+def test_stage_on_its_own_patients_is_refused_and_names_them(undisturbed: Path, tmp_path: Path) -> None:
+    path = experiment(tmp_path)
+    path.write_text(path.read_text().replace('name = "small"', 'name = "staged"').replace("scratch", "stage:small"))
+    done = cxrtl("run", path, "--home", undisturbed)
+    assert done.returncode == 2 and "LeakageError" in done.stderr
+    patient = pd.read_parquet(undisturbed / "runs/small/folds.parquet")["patient_id"].min()
+    assert patient in done.stderr and not (undisturbed / "runs/staged/experiment.resolved.json").exists()
+
+
+@pytest.mark.slow
+def test_staged_run_keeps_its_lineage(undisturbed: Path, tmp_path: Path) -> None:
+    path = experiment(tmp_path, "freeze_until = 'features.2'\nviews = 2\n")
+    path.write_text(path.read_text().replace('name = "small"', 'name = "later"').replace("scratch", "stage:small"))
+    done = cxrtl("run", path, "--home", undisturbed, "--set", "data.phantom_seed=7")
+    assert done.returncode == 0, done.stderr
+    run = undisturbed / "runs/later"
+    resolved = json.loads((run / "experiment.resolved.json").read_text())
+    (stage,) = resolved["lineage"]["mobilenet_v3_small"]
+    assert stage["patients_compared"] and stage["init"] == "scratch" and stage["iterations"] == 120
+    decides = resolved["decides"]["arms"]["mobilenet_v3_small"]
+    assert decides["features"] == {"views": 2, "kept": True}
+    assert decides["train"]["stages"] == [stage["run_hash"]]
+    assert len(list((undisturbed / "features").glob("*/features.json"))) == 2  # plain, and views

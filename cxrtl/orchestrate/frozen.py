@@ -1,0 +1,176 @@
+"""Frozen layers' features: which arms keep them; computed once on the cluster, kept under `<home>/features/<hash>`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import ray
+import torch
+
+from cxrtl import rundir
+from cxrtl.config import Experiment, Recipe
+from cxrtl.data.prepared import shard_paths
+from cxrtl.errors import TrialError
+from cxrtl.learn import devices, features, freeze, memory, transfer
+from cxrtl.learn.augment import draw_views
+from cxrtl.learn.weights import Weights
+from cxrtl.orchestrate.probe import Share
+from cxrtl.records import Prepared
+
+Starts = Mapping[str, Weights | None]
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Features by their hash, and by arm the hashes of those it is scored and trained on."""
+
+    arrays: dict[str, features.Array] = field(default_factory=dict)
+    uses: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def part(self, arm: str, rows: npt.NDArray[np.int64], device: torch.device) -> features.Features | None:
+        """Those of the images in these places of the prepared set; None where the arm computes its own."""
+        if arm not in self.uses:
+            return None
+        plain, views = (self.arrays[name] for name in self.uses[arm])
+        return features.part_of(plain, views, rows, device)
+
+
+def kept(experiment: Experiment, starts: Starts, prepared: Prepared) -> dict[str, bool]:
+    """By arm with frozen layers, whether their features are computed once and kept.
+
+    Not kept: segmentation, whose decoder reads more layers than the last; ever new augmentation (`train.views = 0`);
+    layers from scratch, which each fold draws for itself; a freeze that ends where no single tensor goes on; more bytes
+    than `resources.features_gib`.
+    """
+    found = {}
+    for recipe in experiment.recipes:
+        views = features.view_count(recipe.train, recipe.augment)
+        if freeze.frozen(recipe.train) and prepared.task != "segmentation":
+            found[recipe.name] = bool(views and starts[recipe.name]) and _fits(recipe, views, experiment, prepared)
+    return found
+
+
+def _fits(recipe: Recipe, views: int, experiment: Experiment, prepared: Prepared) -> bool:
+    shape = features.shape(recipe.train, prepared.image_size)
+    most = experiment.resources.features_gib * 2**30
+    return shape is not None and 4 * math.prod(shape) * (views + 1) * prepared.images <= most
+
+
+def specs(
+    recipe: Recipe,
+    start: Weights,
+    prepared: Prepared,
+    experiment: Experiment,
+    device: str,
+    precision: str,
+    threads: int,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What decides an arm's features: those it is scored on, and those it trains on."""
+    train = recipe.train
+    plain = {
+        "version": features.VERSION,
+        "torch": torch.__version__,
+        "backbone": train.backbone,
+        "freeze": train.freeze_until or train.freeze,
+        "weights_sha256": start.sha256,
+        "data": prepared.dataset_hash,
+        "size": prepared.image_size,
+        "device": device,
+        "threads": threads,
+        "precision": "fp32",
+        "views": 0,
+    }
+    views = {**plain, "precision": precision}
+    if recipe.augment.active:
+        drawn = {"views": train.views, "augment": recipe.augment.model_dump(), "seed": experiment.seed}
+        views |= drawn
+    return plain, views
+
+
+def bank(
+    home: Path,
+    experiment: Experiment,
+    recipes: Sequence[Recipe],
+    starts: Starts,
+    prepared: Prepared,
+    device: str,
+    precision: Mapping[str, str],
+    share: Share,
+) -> Bank:
+    """The features of `recipes`, read where they were computed before, else computed by as many tasks as fit.
+
+    Raises:
+        TrialError: a task failed.
+    """
+    out = Bank()
+    for recipe in recipes:
+        start = starts[recipe.name]
+        assert start is not None
+        names = []
+        for spec in specs(recipe, start, prepared, experiment, device, precision[recipe.name], share.cpus):
+            name = rundir.content_hash(spec)
+            if name not in out.arrays:
+                folder = home / "features" / name[:16]
+                found = features.read(folder, spec)
+                if found is None:
+                    _compute(folder, spec, recipe, start, prepared, share.gpus)
+                    found = features.read(folder, spec)
+                if found is None:
+                    raise TrialError(f"features written to {folder} do not read back: is its disk sound?")
+                out.arrays[name] = found
+            names.append(name)
+        out.uses[recipe.name] = names[0], names[1]
+    return out
+
+
+def _compute(
+    folder: Path, spec: dict[str, Any], recipe: Recipe, start: Weights, prepared: Prepared, gpus: float
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    task = ray.remote(num_cpus=spec["threads"], num_gpus=gpus)(_shard)
+    shared, first, calls = ray.put(start), 0, []
+    for number, path in enumerate(shard_paths(prepared)):
+        rows = pq.read_metadata(path).num_rows
+        where = f"part-{number:05d}.safetensors"
+        calls.append(task.remote(folder, where, spec, recipe, shared, path, (first, rows, prepared.images)))
+        first += rows
+    try:
+        done = ray.get(calls)
+    except ray.exceptions.RayError as error:
+        last = (str(error).strip().splitlines() or [""])[-1]
+        raise TrialError(f"arm {recipe.name!r}: its frozen layers' features could not be computed: {last}") from None
+    features.finish(folder, spec, {name: digest for part in done for name, digest in part.items()})
+
+
+def _shard(
+    folder: Path,
+    name: str,
+    spec: dict[str, Any],
+    recipe: Recipe,
+    start: Weights,
+    path: Path,
+    place: tuple[int, int, int],
+) -> dict[str, str]:
+    """The features of one shard; `place`: its first image among all, its images, all images. Gives name → sha256."""
+    first, rows, images = place
+    devices.settle(spec["threads"])
+    memory.keep_freed_memory()
+    device = torch.device(spec["device"])
+    model = transfer.make_model(recipe.train, start, 2, 0, 0, device)
+    body = freeze.split(recipe.train, model, 2).body
+    assert body is not None
+    column = pq.read_table(path, columns=["pixels"])["pixels"].to_pylist()
+    pixels = np.frombuffer(b"".join(column), np.uint8).reshape(rows, 1, spec["size"], spec["size"])
+    changes = None
+    if spec["views"]:
+        drawn = draw_views(recipe.augment, spec["seed"], spec["views"], images)
+        changes = drawn[0][:, first : first + rows], drawn[1][:, first : first + rows]
+    found = features.compute(body, torch.from_numpy(pixels.copy()), changes, spec["precision"], device)
+    return features.write_part(folder, name, found)
