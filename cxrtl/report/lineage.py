@@ -45,7 +45,8 @@ def caution(found: Division) -> str:
     if found["repeats"] > 1:
         return (
             f"Repeated: {found['repeats']} divisions into {found['folds']} folds. Values are pooled within a repeat "
-            "and averaged over repeats; intervals resample patients, of whom repeats add none."
+            "and averaged over repeats; intervals resample patients, of whom repeats add none. Operating points and "
+            "the test against chance are of the first repeat."
         )
     return ""
 

@@ -220,6 +220,7 @@ def test_divisions_are_named_and_stamped(make: Callable[[Fake], RunDir], fake: F
         ]
         assert len(areas) == 3 and row["metrics"]["auc"]["value"] == pytest.approx(np.mean(areas))
         assert (row["images"], row["patients"], row["positives"]) == (90, 45, 44)
+        assert [len(point["thresholds"]) for point in row["operating"]] == [3, 3, 3]  # of the first repeat
     if fake.kind == "holdout":
         assert "fold_auc" not in summary["differences"][0]["tests"] and row["patients"] == 20
 
