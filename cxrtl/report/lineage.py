@@ -83,4 +83,5 @@ def _stage(arm: str, place: int, item: dict[str, Any]) -> Stage:
         iterations=count("iterations"),
         rule=text("rule"),
         init=text("init"),
+        init_sha256=text("init_sha256"),
     )
