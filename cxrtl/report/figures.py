@@ -218,7 +218,7 @@ def _progress_of(
     limits: tuple[float, float],
     folder: Path,
 ) -> Drawing:
-    """Loss and accuracy, called `word`, against iteration: a thin line a fold, their mean thick; held out at budgets."""
+    """Loss and accuracy, called `word`, against iteration: thin a fold, thick their mean; held out at budgets."""
     figure = Figure(figsize=(4.1, 4.6), layout="constrained")
     loss, accuracy = figure.subplots(2, 1, sharex=True)
     for curve in curves:
