@@ -203,18 +203,22 @@ def _progress(loaded: Loaded, folder: Path) -> tuple[Drawing, ...]:
     lowest = min(100 * float(every["accuracy"].min()), *held)
     limits = (1.05 * float(every["loss"].max()), max(0.0, lowest - 3))
     names = [recipe.name for recipe in loaded.recipes]
-    return tuple(_progress_of(names[place], place, trials, curves, limits, folder) for place, trials, curves in arms)
+    word = words.accuracy(loaded.predictions.task)
+    return tuple(
+        _progress_of(names[place], word, place, trials, curves, limits, folder) for place, trials, curves in arms
+    )
 
 
 def _progress_of(
     arm: str,
+    word: str,
     place: int,
     trials: Sequence[Done],
     curves: Sequence[pd.DataFrame],
     limits: tuple[float, float],
     folder: Path,
 ) -> Drawing:
-    """Loss and accuracy against iteration, one thin line a fold, their mean thick; held-out accuracy at budgets."""
+    """Loss and accuracy, called `word`, against iteration: thin a fold, thick their mean; held out at budgets."""
     figure = Figure(figsize=(4.1, 4.6), layout="constrained")
     loss, accuracy = figure.subplots(2, 1, sharex=True)
     for curve in curves:
@@ -225,15 +229,15 @@ def _progress_of(
     accuracy.plot(middle["iteration"], 100 * middle["accuracy"], color=colour(place), linewidth=1.8)
     _held_out(accuracy, trials)
     loss.set(ylim=(0, limits[0]), ylabel="training loss")
-    accuracy.set(ylim=(limits[1], 101), ylabel="accuracy, %", xlabel="iteration")
+    accuracy.set(ylim=(limits[1], 101), ylabel=f"{word}, %", xlabel="iteration")
     loss.set_title(short(arm))
     for axes in (loss, accuracy):
         axes.grid(axis="y", color=GRID, linewidth=0.6)
         axes.set_axisbelow(True)
     figure.legend(loc="outside lower center", ncols=2)
     alt = (
-        f"Training progress of {arm}: loss and smoothed training accuracy against iteration in "
-        f"{numbers.plural(len(curves), 'training')}, and held-out accuracy at each budget."
+        f"Training progress of {arm}: loss and smoothed training {word} against iteration in "
+        f"{numbers.plural(len(curves), 'training')}, and held-out {word} at each budget."
     )
     return save(figure, folder, f"progress-{place + 1:02d}", alt)
 

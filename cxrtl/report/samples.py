@@ -228,6 +228,6 @@ def outlined(grey: Bytes, truth: Bytes, predicted: Bytes) -> Bytes:
     for mask, paint in ((truth, TRUTH), (predicted, PREDICTED)):
         edge = np.zeros(mask.shape, bool)
         for place in np.unique(mask[mask > 0]):
-            edge |= (mask == place) & ~binary_erosion(mask == place, iterations=max(1, len(mask) // SHOWN_SIDE))
+            edge |= (mask == place) & ~binary_erosion(mask == place, iterations=max(1, round(len(mask) / 112)))
         picture[edge] = tuple(int(paint[i : i + 2], 16) for i in (1, 3, 5))
     return picture

@@ -62,7 +62,10 @@ class Division(TypedDict):
 
 
 class Stage(TypedDict):
-    """One training on the way to an arm, the first of them `place` 0; None and "" where it was not recorded."""
+    """One training on the way to an arm, the first of them `place` 0; None and "" where it was not recorded.
+
+    `init` and `init_sha256` are what it started from itself, `weights_sha256` what it handed on, by `rule`.
+    """
 
     arm: str
     place: int
@@ -77,6 +80,7 @@ class Stage(TypedDict):
     iterations: int | None
     rule: str
     init: str
+    init_sha256: str
 
 
 class Dataset(TypedDict):
