@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from cxrtl.console import Screen
-from cxrtl.options import Address, Folder, Json, Verbose, manners, run_folder
+from cxrtl.options import Address, Folder, Home, Json, Set, Verbose, data_of, home_folder, manners, run_folder
 
 ArmName = Annotated[str, typer.Option("--arm", help="The arm whose models to use. [default: the first]")]
 Iterations = Annotated[int, typer.Option(help="The budget whose weights to use. [default: the arm's last]")]
@@ -47,3 +47,40 @@ def predict(
         screen.stage(f"{len(listed.names)} images by {len(trained.trials)} models of arm {trained.recipe.name}")
         found = predicting.predict(trained, listed, out, on_ray=on_ray, on_progress=screen.predicting)
         screen.predicted(out, found.scored, found.reasons)
+
+
+def evaluate(
+    folder: Folder,
+    source: Annotated[
+        Path, typer.Argument(help="The other set: an experiment .toml, a .csv or .parquet table, an image folder.")
+    ],
+    arm: ArmName = "",
+    iterations: Iterations = 0,
+    seen: Annotated[
+        Literal["refuse", "drop", "other-patients"],
+        typer.Option(help="What to do with images or patients that training knew; see the error that `refuse` gives."),
+    ] = "refuse",
+    out: Annotated[Path | None, typer.Option(help="Folder to write to. [default: RUN/external-NAME]")] = None,
+    home: Home = None,
+    set_: Set = None,
+    address: Address = None,
+    verbose: Verbose = False,
+    as_json: Json = False,
+) -> None:
+    """External validation: the fold models together on another set, with the report's statistics."""
+    screen = Screen(as_json)
+    with manners(screen), ExitStack() as stack:
+        data = data_of(source, set_ or [])
+        from cxrtl.orchestrate import study
+        from cxrtl.report.external import write_external
+        from cxrtl.use import external, model
+
+        run = run_folder(folder)
+        trained = model.open_trained(run, arm, iterations)
+        stack.enter_context(screen)
+        options = study.Options(home_folder(home), "", address, verbose=verbose)
+        data = external.as_in_training(trained, data)
+        prepared = study.prepare(data, options.home, study.Session(options, stack), screen)
+        screen.stage(f"{prepared.images} images by {len(trained.trials)} models of arm {trained.recipe.name}")
+        found, scores, chosen = external.evaluate(trained, prepared, source.stem, seen, screen.predicting)
+        screen.written(write_external(found, scores, chosen, out or run.path(f"external-{source.stem}")))

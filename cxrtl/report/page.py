@@ -60,29 +60,21 @@ def render(summary: Summary, drawings: Drawings, samples: list[Sample], scores: 
 
     Everything that comes from a result file is escaped by the template engine.
     """
-    return (
-        _templates()
-        .get_template("page.html")
-        .render(
-            s=summary,
-            head=words.headline(summary),
-            csp=CSP,
-            script=Markup(SCRIPT),
-            scores=scores,
-            drawings=drawings,
-            cells=_by_cell(samples),
-            side=SHOWN_SIDE,
-            groups=groups(summary),
-            cost=vocabulary.COST[summary["task"]],
-            captions=captions,
-            glance=glance,
-            lineage=lineage,
-            vocabulary=vocabulary,
-            words=words,
-            numbers=numbers,
-            shown_arms=SHOWN_ARMS,
-            shown_progress=SHOWN_PROGRESS,
-        )
+    return fill(
+        "page.html",
+        s=summary,
+        head=words.headline(summary),
+        scores=scores,
+        drawings=drawings,
+        cells=_by_cell(samples),
+        side=SHOWN_SIDE,
+        groups=groups(summary),
+        cost=vocabulary.COST[summary["task"]],
+        captions=captions,
+        glance=glance,
+        lineage=lineage,
+        shown_arms=SHOWN_ARMS,
+        shown_progress=SHOWN_PROGRESS,
     )
 
 
@@ -92,19 +84,14 @@ def write_comparison(found: versus.Comparison, folder: Path) -> Path:
     said = versus.said(found)
     write_json(folder / "compare.json", found)
     write_bytes(folder / "compare.md", comparison(found, said, versus.UNPAIRED).encode())
-    page = _templates().get_template("compare.html")
-    text = page.render(
-        c=found,
-        said=said,
-        unpaired=versus.UNPAIRED,
-        csp=CSP,
-        script=Markup(SCRIPT),
-        vocabulary=vocabulary,
-        words=words,
-        numbers=numbers,
-    )
-    write_bytes(folder / "compare.html", text.encode())
+    write_bytes(folder / "compare.html", fill("compare.html", c=found, said=said, unpaired=versus.UNPAIRED).encode())
     return folder / "compare.html"
+
+
+def fill(template: str, **values: object) -> str:
+    """A page of its own: a template with `values`, the policy, the script and the words that all pages share."""
+    shared = {"csp": CSP, "script": Markup(SCRIPT), "vocabulary": vocabulary, "words": words, "numbers": numbers}
+    return _templates().get_template(template).render(**shared, **values)
 
 
 def _templates() -> Environment:

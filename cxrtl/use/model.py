@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrtl.config import Recipe
-from cxrtl.data.images import Grey, How
+from cxrtl.data.images import How
 from cxrtl.errors import ConfigError, DamagedError, PredictionsError
 from cxrtl.learn import backbones
 from cxrtl.learn.augment import Normalise
@@ -28,6 +29,14 @@ from cxrtl.report.load import Done, Loaded, load_run, verify
 from cxrtl.rundir import RunDir
 
 TASKS: tuple[Task, ...] = ("binary", "multiclass", "multilabel")  # those that give a probability a class
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """A weights file and the sha256 that it must have when it is read."""
+
+    path: Path
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -58,18 +67,14 @@ class Trained:
         """The class that scores speak of where there are two; None where each class has its own."""
         return 1 if self.task == "binary" else None
 
-    def weights(self, fold: int) -> bytes:
-        """The verified bytes of a fold's weights file. Raises DamagedError."""
+    def file(self, fold: int) -> Weighed:
+        """A fold's weights file. Raises DamagedError where it is not the one that its result vouches for."""
         trial, name = self.trials[fold], f"weights-{self.iterations}.safetensors"
-        content = verify(trial, name).read_bytes()
-        if hashlib.sha256(content).hexdigest() != trial.result.files[name]:
-            raise DamagedError(f"{self.recipe.name}/fold{fold}/{name} changed while it was read: run again")
-        return content
+        return Weighed(verify(trial, name), trial.result.files[name])
 
     def model(self, fold: int, device: torch.device) -> nn.Module:
-        """The fold's model in evaluation mode. Raises DamagedError where the weights do not fit the backbone."""
-        where = f"{self.recipe.name}/fold{fold}/weights-{self.iterations}.safetensors"
-        return revive(self.weights(fold), self.recipe.train.backbone, len(self.classes), device, where)
+        """The fold's model in evaluation mode. Raises DamagedError as `revive` does."""
+        return revive(self.file(fold), self.recipe.train.backbone, len(self.classes), device)
 
     def ensemble(self, device: torch.device, folds: Sequence[int] = ()) -> Ensemble:
         """The models of `folds`, or of all."""
@@ -110,14 +115,19 @@ def open_trained(run: RunDir, arm: str = "", iterations: int = 0) -> Trained:
     return Trained(loaded, recipe, iterations, dict(sorted(done.items())))
 
 
-def revive(content: bytes, backbone: str, classes: int, device: torch.device, where: str) -> nn.Module:
-    """A model in evaluation mode from a safetensors file's bytes; `where` names the file in errors.
+def revive(file: Weighed, backbone: str, classes: int, device: torch.device) -> nn.Module:
+    """A model in evaluation mode from a safetensors file.
 
     Raises:
-        DamagedError: the bytes are no safetensors file, or hold other names, shapes or types than the backbone.
+        DamagedError: the file is not the one expected, is no safetensors file, or holds other names, shapes or types
+            than the backbone.
     """
+    where = "/".join(file.path.parts[-3:])
     model = backbones.build(backbone, classes)
     wanted = {key: (value.shape, value.dtype) for key, value in model.state_dict().items()}
+    content = file.path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != file.sha256:
+        raise DamagedError(f"{where} changed after it was checked: run again")
     try:
         given = safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError, KeyError, OverflowError):
@@ -168,8 +178,3 @@ def called(scores: FloatArray, classes: Sequence[str], task: Task) -> list[str]:
 
 def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def as_pixels(images: Sequence[Grey]) -> npt.NDArray[np.uint8]:
-    """`[N, size, size]`, writable: torch takes no other."""
-    return np.stack(images)

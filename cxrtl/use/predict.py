@@ -29,7 +29,7 @@ from cxrtl.data.images.guard import decode_all
 from cxrtl.errors import ConfigError, PreparedError
 from cxrtl.records import Task
 from cxrtl.use.listing import Listed
-from cxrtl.use.model import Ensemble, Trained, best_device, called, revive
+from cxrtl.use.model import Ensemble, Trained, Weighed, best_device, called, revive
 
 BATCH = 64  # images scored at once
 LOCAL = 5000  # images up to which a Ray of our own would take longer to start than it saves
@@ -47,9 +47,9 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Scorer:
-    """What scores a batch of rows; travels to other machines, so it holds bytes instead of models."""
+    """What scores a batch of rows. Travels to other machines, which see the run folder too: it names the weights."""
 
-    weights: tuple[bytes, ...]
+    files: tuple[Weighed, ...]
     backbone: str
     classes: tuple[str, ...]
     task: Task
@@ -57,24 +57,26 @@ class Scorer:
 
     @classmethod
     def of(cls, trained: Trained) -> Scorer:
-        contents = tuple(trained.weights(fold) for fold in trained.trials)
-        return cls(contents, trained.recipe.train.backbone, trained.classes, trained.task, trained.how.size)
+        files = tuple(trained.file(fold) for fold in trained.trials)
+        return cls(files, trained.recipe.train.backbone, trained.classes, trained.task, trained.how.size)
 
     def ensemble(self, device: torch.device) -> Ensemble:
-        models = [revive(content, self.backbone, len(self.classes), device, "weights") for content in self.weights]
+        models = [revive(file, self.backbone, len(self.classes), device) for file in self.files]
         return Ensemble(models, self.task, device)
 
 
 class Score:
     """A batch of decoded rows → the output's rows."""
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, scorer: Scorer, whole_machine: bool = False) -> None:
+        if whole_machine:
+            torch.set_num_threads(os.cpu_count() or 1)  # Ray gives an actor one
         self.scorer, self.ensemble = scorer, scorer.ensemble(best_device())
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         usable = np.flatnonzero([reason == "" for reason in batch["reason"]])
         size, classes, count = self.scorer.size, self.scorer.classes, len(batch["reason"])
-        scores = np.full((len(self.scorer.weights), count, len(classes)), np.nan)
+        scores = np.full((len(self.scorer.files), count, len(classes)), np.nan)
         if len(usable):
             pixels = np.frombuffer(b"".join(batch["pixels"][place] for place in usable), np.uint8)
             scores[:, usable] = self.ensemble(pixels.reshape(-1, size, size).copy())
@@ -91,15 +93,6 @@ class Score:
             parts = {"score": mean, "sd": spread, "min": scores.min(axis=0), "max": scores.max(axis=0)}
             found |= {f"{kind}_{classes[place]}": values[:, place] for kind, values in parts.items()}
         return found | {"reason": batch["reason"]}
-
-
-class ScoreOnRay(Score):
-    """The same as an actor that fetches its scorer from the object store, where it lies once a machine."""
-
-    def __init__(self, scorer: ray.ObjectRef[Scorer], whole_machine: bool) -> None:
-        if whole_machine:
-            torch.set_num_threads(os.cpu_count() or 1)  # Ray gives an actor one
-        super().__init__(ray.get(scorer))
 
 
 def decode(batch: dict[str, Any], how: How) -> dict[str, Any]:
@@ -176,8 +169,8 @@ def _through_ray(scorer: Scorer, how: How, listed: Listed) -> Iterator[pa.Table]
     paths = ray.data.from_items(rows, override_num_blocks=max(1, len(rows) // BATCH))
     decoded = paths.map_batches(partial(_decode_bytes, how=how), batch_size=BATCH, num_cpus=1)
     scored = decoded.map_batches(
-        ScoreOnRay,
-        fn_constructor_args=(ray.put(scorer), not gpus),
+        Score,
+        fn_constructor_args=(scorer, not gpus),
         batch_size=BATCH,
         num_gpus=1 if gpus else 0,
         num_cpus=0,

@@ -14,7 +14,7 @@ import torch
 
 from cxrtl.errors import ConfigError, DamagedError, PredictionsError
 from cxrtl.rundir import RunDir, sha256_file
-from cxrtl.use.model import called, open_trained, probabilities
+from cxrtl.use.model import called, open_trained, probabilities, revive
 from tests.use.conftest import CPU, Tiny
 
 WEIGHTS = "first/fold0/weights-12.safetensors"
@@ -62,14 +62,21 @@ def test_altered_weights_are_refused(copy: RunDir) -> None:
     data[-1] ^= 1
     copy.path(WEIGHTS).write_bytes(data)
     with pytest.raises(DamagedError, match="not the file that was written"):
-        open_trained(copy).weights(0)
+        open_trained(copy).model(0, CPU)
+
+
+def test_weights_that_change_between_check_and_use_are_refused(copy: RunDir) -> None:
+    file = open_trained(copy).file(0)
+    copy.path(WEIGHTS).write_bytes(b"other")
+    with pytest.raises(DamagedError, match="changed after it was checked"):
+        revive(file, "shufflenet_v2_x0_5", 2, CPU)
 
 
 def test_weights_behind_a_link_are_refused(copy: RunDir, tmp_path: Path) -> None:
     copy.path(WEIGHTS).rename(tmp_path / "outside")
     copy.path(WEIGHTS).symlink_to(tmp_path / "outside")
     with pytest.raises(DamagedError, match="a link"):
-        open_trained(copy).weights(0)
+        open_trained(copy).model(0, CPU)
 
 
 class Payload:
@@ -90,11 +97,11 @@ def test_weights_of_other_shapes_and_with_no_numbers_are_refused(copy: RunDir) -
     good = safetensors.torch.load(copy.path(WEIGHTS).read_bytes())
     key = next(iter(good))
     forge(copy, safetensors.torch.save({**good, key: good[key][:1]}))
-    with pytest.raises(DamagedError, match="does not hold the weights of a squeezenet1_1 with 2 classes"):
+    with pytest.raises(DamagedError, match="does not hold the weights of a shufflenet_v2_x0_5 with 2 classes"):
         open_trained(copy).model(0, CPU)
     forge(copy, safetensors.torch.save({**good, key: good[key] * torch.nan}))
     with pytest.raises(PredictionsError, match="no numbers"):
-        open_trained(copy).ensemble(CPU)(np.zeros((1, 64, 64), np.uint8))
+        open_trained(copy).ensemble(CPU)(np.zeros((1, 96, 96), np.uint8))
 
 
 def test_scores_by_task() -> None:
