@@ -172,7 +172,7 @@ def compare(
         screen.written(page.write_comparison(found, out or loaded.run.path(f"compare-{second.absolute().stem}")))
 
 
-for verb in (verbs.predict, verbs.evaluate):
+for verb in (verbs.predict, verbs.evaluate, verbs.export):
     app.command()(verb)
 
 

@@ -137,6 +137,10 @@ class Screen:
         text = f"{scored} images scored{without}. Table: {escape(str(table))}"
         self._say({"predictions": str(table), "scored": scored, "unusable": reasons}, text)
 
+    def exported(self, file: Path, difference: float, images: int) -> None:
+        text = f"{escape(str(file))}: within {difference:.1g} of PyTorch on {images} images. The card lies beside it."
+        self._say({"onnx": str(file), "difference": difference, "images": images}, text)
+
     def error(self, error: CxrtlError) -> None:
         self._end_live()
         if self.as_json:

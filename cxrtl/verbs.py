@@ -42,6 +42,7 @@ def predict(
         address = address or os.environ.get("RAY_ADDRESS")
         on_ray = bool(address) or len(listed.names) > predicting.LOCAL
         if on_ray:
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # a hint to Ray's own developers, in red
             stack.enter_context(cluster.connect(address, verbose))
         stack.enter_context(screen)
         screen.stage(f"{len(listed.names)} images by {len(trained.trials)} models of arm {trained.recipe.name}")
@@ -84,3 +85,27 @@ def evaluate(
         screen.stage(f"{prepared.images} images by {len(trained.trials)} models of arm {trained.recipe.name}")
         found, scores, chosen = external.evaluate(trained, prepared, source.stem, seen, screen.predicting)
         screen.written(write_external(found, scores, chosen, out or run.path(f"external-{source.stem}")))
+
+
+def export(
+    folder: Folder,
+    arm: ArmName = "",
+    iterations: Iterations = 0,
+    fold: Annotated[list[int] | None, typer.Option(help="Only this fold's model; repeat for several.")] = None,
+    check: Annotated[list[Path] | None, typer.Option(help="Images or folders to check the file on as well.")] = None,
+    out: Annotated[Path | None, typer.Option(help="[default: RUN/export/RUN-ARM-ITERATIONS.onnx]")] = None,
+    as_json: Json = False,
+) -> None:
+    """One ONNX file with the preprocessing inside, checked against PyTorch, and a model card beside it."""
+    screen = Screen(as_json)
+    with manners(screen):
+        from cxrtl.use import export as exporting
+        from cxrtl.use import model
+
+        run = run_folder(folder)
+        trained = model.open_trained(run, arm, iterations)
+        images = exporting.read_images(check or [], trained)
+        out = out or run.path("export", f"{run.name}-{trained.recipe.name}-{trained.iterations}.onnx")
+        screen.stage(f"exporting arm {trained.recipe.name} after {trained.iterations} iterations")
+        found = exporting.export(trained, out, fold or (), images)
+        screen.exported(out, found.difference, found.images)

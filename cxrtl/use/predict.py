@@ -8,7 +8,9 @@ and of each class (of two, the positive one) the mean over folds, `score_`, with
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -150,9 +152,16 @@ def _batches(listed: Listed) -> Iterator[dict[str, Any]]:
 
 
 def _here(scorer: Scorer, how: How, listed: Listed) -> Iterator[pa.Table]:
+    """Decoding goes two batches ahead of scoring."""
     score = Score(scorer)
-    for batch in _batches(listed):
-        yield pa.table(score(decode(batch, how)))
+    waiting: deque[Future[dict[str, Any]]] = deque()
+    with ThreadPoolExecutor(1) as ahead:
+        for batch in _batches(listed):
+            waiting.append(ahead.submit(decode, batch, how))
+            if len(waiting) > 2:
+                yield pa.table(score(waiting.popleft().result()))
+        while waiting:
+            yield pa.table(score(waiting.popleft().result()))
 
 
 def _through_ray(scorer: Scorer, how: How, listed: Listed) -> Iterator[pa.Table]:
