@@ -109,12 +109,13 @@ def train(root: Path, labels: Path, key: bytes) -> Tiny:
     trials = plan.trials(experiment, folds.k)
     job = Job(
         run=run,
-        run_hash=saved["run_hash"],
+        hashes=saved["arm_hashes"],
         recipes={recipe.name: recipe for recipe in experiment.recipes},
         trials={trial.name: trial for trial in trials},
         weights=starts,
         precision=dict.fromkeys(starts, "fp32"),
         seed=0,
+        division=folds.division,
         classes=prepared.classes,
         image_size=SIZE,
         threads=1,
