@@ -87,6 +87,11 @@ def _study(
         if not plan_only:
             from cxrtl.report import finish
 
+            if checked.report.explain:
+                from cxrtl.use import explain, model
+
+                screen.stage("explaining held-out images")
+                explain.explain(model.open_trained(done.run), done.prepared)
             screen.stage("writing the report")
             report = finish.finish(done.run, done.prepared)
             screen.finished(done.run, report, done.done_before, done.trials)
@@ -172,7 +177,7 @@ def compare(
         screen.written(page.write_comparison(found, out or loaded.run.path(f"compare-{second.absolute().stem}")))
 
 
-for verb in (verbs.predict, verbs.evaluate, verbs.export):
+for verb in (verbs.predict, verbs.evaluate, verbs.explain, verbs.export):
     app.command()(verb)
 
 

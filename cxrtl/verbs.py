@@ -109,3 +109,32 @@ def export(
         screen.stage(f"exporting arm {trained.recipe.name} after {trained.iterations} iterations")
         found = exporting.export(trained, out, fold or (), images)
         screen.exported(out, found.difference, found.images)
+
+
+def explain(
+    folder: Folder,
+    arm: ArmName = "",
+    iterations: Iterations = 0,
+    regions: Annotated[
+        Path | None, typer.Option(help="Table of masks or boxes to compare maps with: see cxrtl/use/regions.py.")
+    ] = None,
+    image_column: Annotated[str, typer.Option(help="Column of that table with the image path.")] = "image",
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Grad-CAM of held-out images by a stated rule, with the randomisation check; the report then shows them."""
+    screen = Screen(as_json)
+    with manners(screen):
+        from cxrtl.data.ids import load_key
+        from cxrtl.report import page
+        from cxrtl.use import explain as explaining
+        from cxrtl.use import model
+        from cxrtl.use.regions import read_regions
+
+        run = run_folder(folder)
+        trained = model.open_trained(run, arm, iterations)
+        prepared = explaining.find_prepared(home_folder(home) if home else run.root.parents[1], trained)
+        masks = read_regions(regions, image_column, trained.how, load_key()) if regions else None
+        screen.stage(f"explaining arm {trained.recipe.name} after {trained.iterations} iterations")
+        explaining.explain(trained, prepared, masks)
+        screen.written(page.write_report(run))

@@ -16,6 +16,7 @@ from cxrtl.report.load import load_run
 from cxrtl.report.markdown import markdown
 from cxrtl.report.measures import threshold_table
 from cxrtl.report.reporting import reporting
+from cxrtl.report.saliency import Gallery, read_gallery
 from cxrtl.report.samples import SHOWN_SIDE, Sample, read_samples
 from cxrtl.report.set_beside import comparison
 from cxrtl.report.shape import Row, Summary
@@ -51,11 +52,17 @@ def write_report(run: RunDir, partial: bool = False) -> Path:
     page = run.path("report.html")
     shown = summary["rows"] if summary["task"] == "binary" else []
     scores = [threshold_table(loaded.predictions.select(row["arm"], row["iterations"])) for row in shown]
-    write_bytes(page, render(summary, drawings, samples, scores).encode())
+    write_bytes(page, render(summary, drawings, samples, scores, read_gallery(run)).encode())
     return page
 
 
-def render(summary: Summary, drawings: Drawings, samples: list[Sample], scores: list[dict[str, list[int]]]) -> str:
+def render(
+    summary: Summary,
+    drawings: Drawings,
+    samples: list[Sample],
+    scores: list[dict[str, list[int]]],
+    gallery: Gallery | None = None,
+) -> str:
     """The page; `scores` has a `threshold_table` for each row of a binary task, else nothing.
 
     Everything that comes from a result file is escaped by the template engine.
@@ -75,6 +82,7 @@ def render(summary: Summary, drawings: Drawings, samples: list[Sample], scores: 
         lineage=lineage,
         shown_arms=SHOWN_ARMS,
         shown_progress=SHOWN_PROGRESS,
+        gallery=gallery,
     )
 
 

@@ -78,7 +78,7 @@ def collect_samples(
         PreparedError: the shards lack an image, or hold pixels of another size.
     """
     chosen = choose(run, predictions, per_cell, seed)
-    pixels = _pixels(prepared, chosen["image_id"].tolist())
+    pixels = pixels_of(prepared, chosen["image_id"].tolist())
     rows = chosen.assign(image_size=prepared.image_size, pixels=[pixels[name] for name in chosen["image_id"]])
     columns = list(COLUMNS)
     if masks is not None:
@@ -152,7 +152,7 @@ def _outcomes(chosen: Predictions) -> dict[str, Any]:
     return {"cell": np.where(share == 1, "right", "wrong"), "score": share, **texts}
 
 
-def _pixels(prepared: Prepared, ids: list[str]) -> dict[str, bytes]:
+def pixels_of(prepared: Prepared, ids: list[str]) -> dict[str, bytes]:
     """Pixels by image id, of several channels the middle one's, reading only the rows that are asked for."""
     shards = sorted(prepared.folder.glob("shards/*.parquet"))
     if not shards:

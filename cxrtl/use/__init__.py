@@ -7,4 +7,6 @@ external    how good the models are on another set
 export      one ONNX file, checked against PyTorch
 saliency    Grad-CAM of any backbone
 explain     which images are explained, and whether the maps can be trusted
+regions     masks and boxes that maps are compared with
+square      the training's resizing as tensor operations
 """

@@ -106,6 +106,12 @@ def images_of(data: Data) -> tuple[list[str], list[str]]:
     return images, [locate(root, image) for image in images]
 
 
+def columns_of(data: Data) -> dict[str, list[str]]:
+    """Every column of a table as text. Raises ManifestError where it cannot be read."""
+    table = _read(expand(data.path), data.path)
+    return {name: _text(table, name) for name in table.column_names}
+
+
 def _read(path: Path, typed: str) -> pa.Table:
     """The table, as text where it is CSV. No message quotes the table's contents."""
     if not path.is_file():
