@@ -22,6 +22,7 @@ def predict(
     out: Annotated[Path, typer.Option(help="The table to write, .csv or .parquet.")] = Path("predictions.csv"),
     arm: ArmName = "",
     iterations: Iterations = 0,
+    explain: Annotated[Path | None, typer.Option(help="Folder for Grad-CAM overlays, one PNG an image.")] = None,
     image_column: Annotated[str, typer.Option(help="Column of a table that holds the image paths.")] = "image",
     address: Address = None,
     verbose: Verbose = False,
@@ -46,7 +47,8 @@ def predict(
             stack.enter_context(cluster.connect(address, verbose))
         stack.enter_context(screen)
         screen.stage(f"{len(listed.names)} images by {len(trained.trials)} models of arm {trained.recipe.name}")
-        found = predicting.predict(trained, listed, out, on_ray=on_ray, on_progress=screen.predicting)
+        progress = screen.predicting
+        found = predicting.predict(trained, listed, out, overlays=explain, on_ray=on_ray, on_progress=progress)
         screen.predicted(out, found.scored, found.reasons)
 
 

@@ -207,10 +207,12 @@ def _save(folder: Path, name: str, pixels: npt.NDArray[np.uint8], heat: FloatArr
 def overlay(pixels: npt.NDArray[np.uint8], heat: FloatArray) -> bytes:
     """A PNG: the image, and beside it the same under its map (0 … 1), the brighter the more."""
     grey = np.repeat(pixels[:, :, None] / 255.0, 3, axis=2)
-    colour = mpl.colormaps["inferno"](heat)[:, :, :3]
     strength = 0.65 * heat[:, :, None]
-    pair = np.concatenate([grey, grey * (1 - strength) + colour * strength], axis=1)
-    image = Image.fromarray((255 * pair).round().astype(np.uint8)).resize((2 * SIDE, SIDE), Image.Resampling.LANCZOS)
+    under = grey * (1 - strength) + mpl.colormaps["inferno"](heat)[:, :, :3] * strength
+    image = Image.new("RGB", (2 * SIDE, SIDE))
+    for place, half in enumerate((grey, under)):
+        part = Image.fromarray((255 * half).round().astype(np.uint8))
+        image.paste(part.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (place * SIDE, 0))
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()

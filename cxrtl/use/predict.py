@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -29,9 +30,12 @@ from cxrtl import rundir
 from cxrtl.data.images import How, Unusable
 from cxrtl.data.images.guard import decode_all
 from cxrtl.errors import ConfigError, PreparedError
+from cxrtl.predictions import FloatArray
 from cxrtl.records import Task
+from cxrtl.use.explain import overlay
 from cxrtl.use.listing import Listed
 from cxrtl.use.model import Ensemble, Trained, Weighed, best_device, called, revive
+from cxrtl.use.saliency import Saliency
 
 BATCH = 64  # images scored at once
 LOCAL = 5000  # images up to which a Ray of our own would take longer to start than it saves
@@ -56,11 +60,12 @@ class Scorer:
     classes: tuple[str, ...]
     task: Task
     size: int
+    explain: bool
 
     @classmethod
-    def of(cls, trained: Trained) -> Scorer:
+    def of(cls, trained: Trained, explain: bool) -> Scorer:
         files = tuple(trained.file(fold) for fold in trained.trials)
-        return cls(files, trained.recipe.train.backbone, trained.classes, trained.task, trained.how.size)
+        return cls(files, trained.recipe.train.backbone, trained.classes, trained.task, trained.how.size, explain)
 
     def ensemble(self, device: torch.device) -> Ensemble:
         models = [revive(file, self.backbone, len(self.classes), device) for file in self.files]
@@ -74,14 +79,17 @@ class Score:
         if whole_machine:
             torch.set_num_threads(os.cpu_count() or 1)  # Ray gives an actor one
         self.scorer, self.ensemble = scorer, scorer.ensemble(best_device())
+        parts = (scorer.backbone, len(scorer.classes), scorer.task, scorer.size)
+        self.saliency = [Saliency(model, *parts) for model in self.ensemble.models] if scorer.explain else []
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         usable = np.flatnonzero([reason == "" for reason in batch["reason"]])
         size, classes, count = self.scorer.size, self.scorer.classes, len(batch["reason"])
         scores = np.full((len(self.scorer.files), count, len(classes)), np.nan)
+        flat = np.frombuffer(b"".join(batch["pixels"][place] for place in usable), np.uint8)
+        pixels = flat.reshape(-1, size, size).copy()
         if len(usable):
-            pixels = np.frombuffer(b"".join(batch["pixels"][place] for place in usable), np.uint8)
-            scores[:, usable] = self.ensemble(pixels.reshape(-1, size, size).copy())
+            scores[:, usable] = self.ensemble(pixels)
         mean = scores.mean(axis=0)
         words = called(mean, classes, self.scorer.task)
         found: dict[str, Any] = {
@@ -94,7 +102,19 @@ class Score:
         for place in range(1 if self.scorer.task == "binary" else 0, len(classes)):
             parts = {"score": mean, "sd": spread, "min": scores.min(axis=0), "max": scores.max(axis=0)}
             found |= {f"{kind}_{classes[place]}": values[:, place] for kind, values in parts.items()}
-        return found | {"reason": batch["reason"]}
+        found["reason"] = batch["reason"]
+        if self.saliency:
+            found["overlay"] = np.full(count, b"", object)
+            found["overlay"][usable] = self._overlays(pixels, mean[usable])
+        return found
+
+    def _overlays(self, pixels: npt.NDArray[np.uint8], scores: FloatArray) -> npt.NDArray[np.object_]:
+        """PNG of each image: mean map of the folds, for the positive class of two, else for the highest score."""
+        wanted = np.ones(len(pixels), np.int64) if self.scorer.task == "binary" else scores.argmax(axis=1)
+        heats = np.mean([each.maps(pixels, wanted) for each in self.saliency], axis=0) if len(pixels) else []
+        made = np.empty(len(pixels), object)
+        made[:] = [overlay(image, heat / (heat.max() or 1)) for image, heat in zip(pixels, heats, strict=True)]
+        return made
 
 
 def decode(batch: dict[str, Any], how: How) -> dict[str, Any]:
@@ -111,11 +131,18 @@ def decode(batch: dict[str, Any], how: How) -> dict[str, Any]:
 
 
 def predict(
-    trained: Trained, listed: Listed, out: Path, *, on_ray: bool = False, on_progress: Progress | None = None
+    trained: Trained,
+    listed: Listed,
+    out: Path,
+    *,
+    overlays: Path | None = None,
+    on_ray: bool = False,
+    on_progress: Progress | None = None,
 ) -> Predicted:
     """Score `listed` into `out`, .csv or .parquet; with `on_ray` on a Ray that is running, else in this process.
 
-    Nothing but names is held for all images at once.
+    With `overlays` each image is also explained (Grad-CAM, mean of the folds) in a PNG of that folder, which the
+    table's column `overlay` names. Nothing but names is held for all images at once.
 
     Raises:
         ConfigError: `out` is neither .csv nor .parquet, or its folder does not exist.
@@ -126,13 +153,16 @@ def predict(
         raise ConfigError(f"--out {str(out)!r}: name a .csv or a .parquet file")
     if not out.parent.is_dir():
         raise ConfigError(f"--out {str(out)!r}: its folder does not exist")
-    scorer = Scorer.of(trained)
+    if overlays:
+        overlays.mkdir(parents=True, exist_ok=True)
+    scorer = Scorer.of(trained, overlays is not None)
     rows = (_through_ray if on_ray else _here)(scorer, trained.how, listed)
     reasons: dict[str, int] = {}
 
     def write(part: Path) -> None:
         done = 0
-        for table in _written(part, out.suffix, map(_blanked, rows)):
+        kept = rows if overlays is None else _keep_overlays(rows, overlays)
+        for table in _written(part, out.suffix, map(_blanked, kept)):
             for reason in table["reason"].to_pylist():
                 reasons[reason] = reasons.get(reason, 0) + 1
             done += table.num_rows
@@ -191,6 +221,19 @@ def _through_ray(scorer: Scorer, how: How, listed: Listed) -> Iterator[pa.Table]
         raise PreparedError(
             f"a worker that predicts failed ({type(error).__name__}): out of memory or a lost machine?"
         ) from None
+
+
+def _keep_overlays(tables: Iterable[pa.Table], folder: Path) -> Iterator[pa.Table]:
+    """Each PNG to a file, named by its row, and the file's name in its place."""
+    row = 0
+    for table in tables:
+        names = []
+        for png in table["overlay"].to_pylist():
+            row += 1
+            names.append(f"{row:06d}.png" if png else "")
+            if png:
+                rundir.write_bytes(folder / names[-1], png)
+        yield table.set_column(table.schema.get_field_index("overlay"), "overlay", pa.array(names, pa.string()))
 
 
 def _blanked(table: pa.Table) -> pa.Table:

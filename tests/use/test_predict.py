@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from cxrtl.cli import app
@@ -78,6 +79,17 @@ def test_ray_gives_the_same_rows(tiny: Tiny, broken: Path, tmp_path: Path, ray_i
     found = predict(trained, listed, here)
     assert predict(trained, listed, there, on_ray=True) == found and found.scored == 27
     pd.testing.assert_frame_equal(pd.read_parquet(here), pd.read_parquet(there), rtol=0, atol=1e-6)
+
+
+def test_overlays_are_named_in_the_table(tiny: Tiny, broken: Path, tmp_path: Path) -> None:
+    trained = open_trained(tiny.run)
+    predict(trained, list_images([broken], "image"), tmp_path / "out.csv", overlays=tmp_path / "maps")
+    table = pd.read_csv(tmp_path / "out.csv", keep_default_na=False)
+    assert (table["overlay"] == "").tolist() == (table["reason"] != "").tolist()
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == [name for name in table["overlay"] if name]
+    first = np.asarray(Image.open(tmp_path / "maps" / table["overlay"][0]))
+    assert first.shape == (192, 384, 3) and (first[:, :192, 0] == first[:, :192, 2]).all()
+    assert (first[:, 192:, 0] != first[:, 192:, 2]).any()
 
 
 def test_what_cannot_be_written_or_read_is_refused(tiny: Tiny, tmp_path: Path) -> None:
