@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cxrtl.data.images import How
-from cxrtl.evaluate.estimates import estimate
 from cxrtl.evaluate.intervals import LEVEL
-from cxrtl.report import numbers
+from cxrtl.evaluate.judge import judge
+from cxrtl.report import numbers, vocabulary
 from cxrtl.report.load import Loaded
-from cxrtl.report.measures import patients_of, value_of
+from cxrtl.report.measures import value_of
 from cxrtl.report.provenance import dataset
-from cxrtl.report.words import METRIC_NAMES
 
 FILL = "**author to fill**"
 
@@ -76,15 +75,16 @@ def _data(loaded: Loaded) -> str:
 
 def _performance(loaded: Loaded, exported: Exported) -> str:
     chosen = loaded.predictions.select(exported.arm, exported.iterations)
-    found = {name: value_of(item) for name, item in estimate(chosen.truth, chosen.score, patients_of(chosen)).items()}
+    judged = judge(chosen, loaded.experiment.report.top_k)
+    found = {name: value_of(item) for name, item in judged.metrics.items()}
     rows = "\n".join(
-        f"| {METRIC_NAMES[name]} | {numbers.metric(name, item['value'])} | {numbers.bounds(name, item)} |"
+        f"| {vocabulary.name(name)} | {numbers.metric(name, item['value'])} | {numbers.bounds(name, item)} |"
         for name, item in found.items()
     )
     return (
-        "## Performance\n\nOut-of-fold, each image scored by the one model that did not train on it, at a threshold "
-        f"of 0.5; {100 * LEVEL:.0f} % intervals. The ensemble in this file was not measured itself: `cxrtl evaluate` "
-        f"does that on another set.\n\n| Metric | Value | Interval |\n|---|---|---|\n{rows}"
+        "## Performance\n\nOut of fold, each image scored by the one model that did not train on it, called at 0.5 "
+        f"or as the highest score; {100 * LEVEL:.0f} % intervals. The ensemble in this file was not measured itself: "
+        f"`cxrtl evaluate` does that on another set.\n\n| Metric | Value | Interval |\n|---|---|---|\n{rows}"
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -17,32 +17,37 @@ from cxrtl.errors import PredictionsError
 from cxrtl.evaluate import curves
 from cxrtl.evaluate.estimates import estimate
 from cxrtl.evaluate.intervals import LEVEL
+from cxrtl.evaluate.judge import judge, patients_of
 from cxrtl.evaluate.metrics import THRESHOLD, auc, confusion
 from cxrtl.evaluate.operating import choose
+from cxrtl.evaluate.paired import LEADING
 from cxrtl.predictions import Predictions
-from cxrtl.records import Prepared
-from cxrtl.report import numbers
+from cxrtl.records import Prepared, Task
+from cxrtl.report import numbers, vocabulary
 from cxrtl.report.load import Loaded
-from cxrtl.report.measures import average_precision, calibration, patients_of, value_of
+from cxrtl.report.measures import average_precision, calibration, counts_of, parts_of, value_of
 from cxrtl.report.page import fill
-from cxrtl.report.shape import Calibration, Counts, Value
+from cxrtl.report.shape import Calibration, Counts, Part, Value
 from cxrtl.report.style import GRID, Drawing, colour, new, save, styled
-from cxrtl.report.summary import counts_of
 from cxrtl.rundir import write_bytes, write_json, write_predictions
 
 EXTERNAL_VERSION = 1
 
 
 class Side(TypedDict):
-    """What is set side by side: out-of-fold in the training run, or the ensemble on the other set."""
+    """What is set side by side: out of fold in the training run, or the ensemble on the other set.
+
+    `parts` are those of the classes or findings; what may be absent belongs to binary tasks.
+    """
 
     images: int
     patients: int | None
-    positives: int
-    confusion: Counts
     metrics: dict[str, Value]
-    average_precision: Value
-    calibration: Calibration
+    parts: list[Part]
+    positives: NotRequired[int]
+    confusion: NotRequired[Counts]
+    average_precision: NotRequired[Value]
+    calibration: NotRequired[Calibration]
 
 
 class Carried(TypedDict):
@@ -64,7 +69,7 @@ class Overlap(TypedDict):
 
 
 class External(TypedDict):
-    """Everything the page says; shares lie in 0 … 1."""
+    """Everything the page says; shares lie in 0 … 1. `operating` is empty but in binary tasks."""
 
     version: int
     level: float
@@ -77,8 +82,8 @@ class External(TypedDict):
     set: str
     dataset_hash: str
     image_size: int
-    negative: str
-    positive: str
+    task: Task
+    classes: list[str]
     flow: list[dict[str, Any]]
     skipped: dict[str, int]
     overlap: Overlap
@@ -110,28 +115,31 @@ def external(
         set=name,
         dataset_hash=prepared.dataset_hash,
         image_size=prepared.image_size,
-        negative=found.classes[0],
-        positive=found.classes[1],
+        task=found.task,
+        classes=list(found.classes),
         flow=[asdict(step) for step in prepared.flow],
         skipped=prepared.skipped,
         overlap=overlap,
-        here=_side(found),
-        promised=_side(chosen),
-        operating=_carried(loaded, chosen, found),
+        here=_side(found, loaded),
+        promised=_side(chosen, loaded),
+        operating=_carried(loaded, chosen, found) if found.task == "binary" else [],
     )
 
 
-def _side(part: Predictions) -> Side:
-    truth, score, ids = part.truth, part.score, part.frame["patient_id"]
-    return Side(
-        images=len(truth),
+def _side(part: Predictions, loaded: Loaded) -> Side:
+    judged, ids = judge(part, loaded.experiment.report.top_k), part.frame["patient_id"]
+    side = Side(
+        images=part.frame["image_id"].nunique(),
         patients=None if (ids == "").any() else int(ids.nunique()),
-        positives=int(truth.sum()),
-        confusion=counts_of(confusion(truth, score)),
-        metrics={name: value_of(item) for name, item in estimate(truth, score, patients_of(part)).items()},
-        average_precision=average_precision(part),
-        calibration=calibration(part),
+        metrics={name: value_of(item) for name, item in judged.metrics.items()},
+        parts=parts_of(part, judged),
     )
+    if part.task == "binary":
+        side["positives"] = int(part.frame["image_id"][part.truth].nunique())
+        side["confusion"] = counts_of(confusion(part.truth, part.score))
+        side["average_precision"] = average_precision(part)
+        side["calibration"] = calibration(part)
+    return side
 
 
 def _carried(loaded: Loaded, chosen: Predictions, found: Predictions) -> list[Carried]:
@@ -154,16 +162,18 @@ def _carried(loaded: Loaded, chosen: Predictions, found: Predictions) -> list[Ca
 
 def said(found: External) -> str:
     """The result in a sentence, the change from cross-validation included."""
-    here, before = (side["metrics"]["auc"] for side in (found["here"], found["promised"]))
+    lead = LEADING[found["task"]]
+    here, before = found["here"]["metrics"][lead], found["promised"]["metrics"][lead]
+    name = vocabulary.name(lead)
     if here["value"] is None:
-        return f"AUC is undefined: {found['set']} holds one class alone."
+        return f"{name} is undefined: {found['set']} lacks a class."
     place = ""
     if before["value"] is not None and here["low"] is not None and here["high"] is not None:
         inside = here["low"] <= before["value"] <= here["high"]
         place = f", which lies {'inside' if inside else 'outside'} this interval"
     return (
-        f"AUC {numbers.area(here['value'])} ({numbers.bounds('auc', here)}) on {found['set']}; cross-validation in the "
-        f"training run had given {numbers.area(before['value'])} ({numbers.bounds('auc', before)}){place}."
+        f"{name} {numbers.area(here['value'])} ({numbers.bounds(lead, here)}) on {found['set']}; cross-validation in "
+        f"the training run had given {numbers.area(before['value'])} ({numbers.bounds(lead, before)}){place}."
     )
 
 
@@ -173,7 +183,8 @@ def write_external(found: External, scores: Predictions, chosen: Predictions, fo
     write_predictions(folder / "predictions.parquet", scores)
     write_json(folder / "external.json", found)
     with styled():
-        drawings = [_roc(found, scores, chosen, folder / "figures"), _reliability(found, folder / "figures")]
+        binary, figures = found["task"] == "binary", folder / "figures"
+        drawings = [_roc(found, scores, chosen, figures), _reliability(found, figures)] if binary else []
     text = fill("external.html", e=found, said=said(found), drawings=drawings)
     write_bytes(folder / "external.html", text.encode())
     return folder / "external.html"
@@ -206,6 +217,6 @@ def _reliability(found: External, folder: Path) -> Drawing:
         label = f"{(found['set'], 'out of fold')[place][:30]}  {numbers.area(side['calibration']['ece'])}"
         axes.plot(x, y, color=colour(place), marker="os"[place], markersize=4, label=label)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", xlabel="mean score of a bin")
-    axes.set_ylabel(f"share that is {found['positive'][:22]}")
+    axes.set_ylabel(f"share that is {found['classes'][1][:22]}")
     axes.legend(loc="upper left", title="ECE")
     return save(figure, folder, "external-calibration", "Reliability diagrams on the other set and out of fold.")

@@ -43,15 +43,17 @@ def evaluate(
         PredictionsError: other classes than the run's, or no image is left.
         LeakageError: the sets overlap and `seen` is `refuse`.
     """
-    if tuple(prepared.classes) != trained.classes or trained.task != "binary":
+    if (tuple(prepared.classes), prepared.task) != (trained.classes, trained.task):
         raise PredictionsError(
-            f"the set holds the classes {list(prepared.classes)}, the run tells {list(trained.classes)} apart: name "
-            "its classes alike (and two), or set data.label_column to the right column"
+            f"the set holds the classes {list(prepared.classes)} ({prepared.task}), the run tells "
+            f"{list(trained.classes)} apart ({trained.task}): name its classes alike, or set data.label_column to the "
+            "right column"
         )
     index = read_index(prepared)
     keep, overlap = _overlap(trained, index, seen)
     scores = _score(trained.ensemble(best_device()), prepared, on_progress)
-    frame = index.loc[keep, ["image_id", "patient_id", "label"]].assign(
+    stated = [f"label_{name}" for name in trained.classes] if trained.task == "multilabel" else []
+    frame = index.loc[keep, ["image_id", "patient_id", "label", *stated]].assign(
         fold=0, arm=trained.recipe.name, iterations=trained.iterations
     )
     for place, label in enumerate(trained.classes):

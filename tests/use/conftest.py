@@ -91,7 +91,8 @@ def prepare(experiment: Experiment, out: Path, key: bytes) -> Prepared:
 def part(prepared: Prepared, held: np.ndarray) -> Part:
     frame = pd.concat([pd.read_parquet(path) for path in shard_paths(prepared)]).iloc[np.flatnonzero(held)]
     pixels = np.frombuffer(b"".join(frame["pixels"]), np.uint8).reshape(-1, 1, SIZE, SIZE).copy()
-    return Part(frame.drop(columns="pixels").reset_index(drop=True), pixels)
+    index = frame.drop(columns="pixels").reset_index(drop=True)
+    return Part(index, pixels, index["target"].to_numpy(np.int64))
 
 
 def train(root: Path, labels: Path, key: bytes) -> Tiny:
@@ -116,8 +117,7 @@ def train(root: Path, labels: Path, key: bytes) -> Tiny:
         precision=dict.fromkeys(starts, "fp32"),
         seed=0,
         division=folds.division,
-        classes=prepared.classes,
-        image_size=SIZE,
+        prepared=prepared,
         threads=1,
         gpus=0,
     )

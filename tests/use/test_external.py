@@ -14,11 +14,12 @@ from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
 from cxrtl.config import Data, Experiment
 from cxrtl.data.prepared import open_prepared
 from cxrtl.errors import LeakageError, PredictionsError
-from cxrtl.records import Prepared
-from cxrtl.report.external import said, write_external
+from cxrtl.records import Prepared, Task
+from cxrtl.report.external import Overlap, external, said, write_external
 from cxrtl.rundir import read_predictions
 from cxrtl.use.external import as_in_training, evaluate
 from cxrtl.use.model import open_trained
+from tests.fakes import simulate
 from tests.use.conftest import RAW, SIZE, Tiny, draw_images, prepare
 
 
@@ -84,3 +85,18 @@ def test_page_and_numbers(tiny: Tiny, other: Prepared, tmp_path: Path) -> None:
     right = ((score >= youden["threshold"]) == truth).mean()
     assert youden["metrics"]["accuracy"]["value"] == pytest.approx(right)
     assert said(found) in text.replace("&#39;", "'").replace("&lt;", "<").replace("&gt;", ">")
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_page_of_other_tasks(tiny: Tiny, tmp_path: Path, task: Task) -> None:
+    loaded = replace(open_trained(tiny.run).loaded, predictions=simulate(task, images=120)[0])
+    found, overlap = simulate(task, images=80)[0], Overlap(images=0, patients=0, removed=0, note="")
+    judged = external(loaded, loaded.predictions, found, "other", tiny.prepared, overlap)
+    text = write_external(judged, found, loaded.predictions, tmp_path / "out").read_text()
+    assert said(judged).startswith("Macro AUC 0.") and "Operating points" not in text
+    assert [part["name"] for part in judged["here"]["parts"]] == list(found.classes)
+    first, values = found.classes[0], judged["here"]["parts"][0]["metrics"]
+    truth = found.frame["label"] == first if task == "multiclass" else found.frame[f"label_{first}"]
+    known = truth.notna()
+    assert values["auc"]["value"] == pytest.approx(roc_auc_score(truth[known], found.frame[f"score_{first}"][known]))
+    assert text.count(f'<th scope="row">{first}</th>') == 1
