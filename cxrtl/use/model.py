@@ -101,6 +101,8 @@ def open_trained(run: RunDir, arm: str = "", iterations: int = 0) -> Trained:
     iterations = iterations or budgets[-1]
     if loaded.predictions.task not in TASKS:
         raise PredictionsError(f"run {run.name!r} is of the task {loaded.predictions.task}: it gives no class a score")
+    if loaded.experiment.data.channels > 1:
+        raise PredictionsError(f"run {run.name!r} was trained on several images a case, which cannot be given here yet")
     backbones.check_name(recipe.train.backbone)
     done = {
         trial.result.fold: trial

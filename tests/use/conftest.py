@@ -22,6 +22,7 @@ from cxrtl.data.prepared import shard_paths, write_description
 from cxrtl.data.shards import Layout, make_shard, slices
 from cxrtl.orchestrate import ledger, plan
 from cxrtl.orchestrate.fold import FoldRun, Job
+from cxrtl.orchestrate.probe import Share
 from cxrtl.orchestrate.study import ensure_folds
 from cxrtl.records import Prepared
 from cxrtl.report.load import load_run
@@ -105,7 +106,7 @@ def train(root: Path, labels: Path, key: bytes) -> Tiny:
     folds = ensure_folds(run, experiment, prepared)
     starts = {recipe.name: None for recipe in experiment.recipes}
     identity = ledger.Identity.of(experiment, prepared, folds, starts)
-    machine = ledger.Machine("cpu", dict.fromkeys(starts, "fp32"))
+    machine = ledger.Machine("cpu", dict.fromkeys(starts, "fp32"), 1)
     saved = ledger.write(run, experiment, identity, prepared, folds, starts, machine, "cxrtl run tiny.toml")
     trials = plan.trials(experiment, folds.k)
     job = Job(
@@ -118,8 +119,7 @@ def train(root: Path, labels: Path, key: bytes) -> Tiny:
         seed=0,
         division=folds.division,
         prepared=prepared,
-        threads=1,
-        gpus=0,
+        share=Share(1, 0),
     )
     held = folds.frame["fold"].to_numpy()
     for trial in trials:
