@@ -159,6 +159,7 @@ class Report(Table):
     top_k: tuple[Annotated[int, Field(ge=2, le=100)], ...] = Field(
         (2,), description="multiclass: also the share of images whose class is among the k highest scores"
     )
+    explain: bool = Field(False, description="end the run with Grad-CAM of held-out images, as `cxrtl explain` does")
     smallest_group: int = Field(10, ge=1, description="subgroups of fewer patients are not shown")
 
 

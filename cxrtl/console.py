@@ -57,10 +57,10 @@ class Screen:
         self._say({"stage": text}, f"[dim]{escape(text)}[/dim]")
 
     def preparing(self, done: int, total: int) -> None:
-        tenth = done * 10 // total
-        if tenth > self.counted or done == total:
-            self.counted = 0 if done == total else tenth
-            self._say({"prepared": done, "of": total}, f"[dim]  {done} of {total} images[/dim]")
+        self._tenth("prepared", done, total)
+
+    def predicting(self, done: int, total: int) -> None:
+        self._tenth("predicted", done, total)
 
     def planned(self, run: RunDir, plan: Plan) -> None:
         record = {
@@ -131,6 +131,16 @@ class Screen:
         self.out.print(table)
         self.out.print(", ".join(f"{found.count(s)} {s}" for s in get_args(State) if found.count(s)))
 
+    def predicted(self, table: Path, scored: int, reasons: dict[str, int]) -> None:
+        failed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        without = f"; without a score: {failed}" if failed else ""
+        text = f"{scored} images scored{without}. Table: {escape(str(table))}"
+        self._say({"predictions": str(table), "scored": scored, "unusable": reasons}, text)
+
+    def exported(self, file: Path, difference: float, images: int) -> None:
+        text = f"{escape(str(file))}: within {difference:.1g} of PyTorch on {images} images. The card lies beside it."
+        self._say({"onnx": str(file), "difference": difference, "images": images}, text)
+
     def error(self, error: CxrtlError) -> None:
         self._end_live()
         if self.as_json:
@@ -139,6 +149,13 @@ class Screen:
             self.err.print(f"[bold red]{type(error).__name__}[/bold red]: {escape(str(error))}", soft_wrap=True)
 
     # inside
+
+    def _tenth(self, what: str, done: int, total: int) -> None:
+        """Say how far it is, each tenth of the way."""
+        tenth = done * 10 // total
+        if tenth > self.counted or done == total:
+            self.counted = 0 if done == total else tenth
+            self._say({what: done, "of": total}, f"[dim]  {done} of {total} images[/dim]")
 
     def _say(self, record: dict[str, Any], text: str) -> None:
         if self.as_json:

@@ -125,8 +125,15 @@ def square(grey: Grey, how: How, resampling: Image.Resampling = Image.Resampling
     elif how.aspect == "pad":
         scale = size / max(image.size)
         width, height = (max(1, round(side * scale)) for side in image.size)
-        inner = image.resize((width, height), resampling)
+        inner = _resize(image, width, height, resampling)
         image = Image.new("L", (size, size))
         image.paste(inner, ((size - width) // 2, (size - height) // 2))
         return np.asarray(image)
-    return np.asarray(image.resize((size, size), resampling))
+    return np.asarray(_resize(image, size, size, resampling))
+
+
+def _resize(image: Image.Image, width: int, height: int, resampling: Image.Resampling) -> Image.Image:
+    """Along the width, then along the height: left to itself, Pillow's order depends on its version, and with it the
+    last bit of a pixel. `use.square` does the same in tensors."""
+    narrow = image.resize((width, image.height), resampling)
+    return narrow.resize((width, height), resampling)
