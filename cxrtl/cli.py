@@ -128,17 +128,54 @@ def prepare(
         screen.prepared(prepared)
 
 
+@app.command()
+def audit(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_SOURCE", help="A run's folder; or an image folder, a table, a .toml.")
+    ],
+    home: Home = None,
+    set_: Set = None,
+    address: Address = None,
+    verbose: Verbose = False,
+    as_json: Json = False,
+) -> None:
+    """Look for leaks, look-alikes and shortcuts: in a run, or in images before anything trains on them."""
+    screen = Screen(as_json)
+    with _manners(screen):
+        is_run = (source / "experiment.resolved.json").exists()
+        experiment = None if is_run else _experiment_of(source, set_ or [])
+        from contextlib import ExitStack
+
+        from cxrtl.data.audit import require_clean
+        from cxrtl.orchestrate import auditing, study
+
+        place = source.absolute().parents[1] if is_run and home is None else home_folder(home)
+        with screen, ExitStack() as stack:
+            session = study.Session(study.Options(place, "", address, verbose=verbose), stack)
+            if experiment:
+                found = auditing.audit_source(experiment, session, screen)
+            else:
+                found = auditing.audit_run(RunDir(source.absolute()), session, screen)
+        screen.audited(found.folder, found.certificate, found.found)
+        require_clean(found.certificate)
+
+
 def _data_of(source: Path, overrides: list[str]) -> config.Data:
+    return _experiment_of(source, overrides).data
+
+
+def _experiment_of(source: Path, overrides: list[str]) -> config.Experiment:
+    """The experiment of a file, or one about a folder or table; keys of its table `data` need not say `data.`."""
     if source.suffix == ".toml":
-        return config.load(source, overrides).data
+        return config.load(source, overrides)
     if not source.exists():
         raise ManifestError(f"source {str(source)!r} does not exist: give an image folder, a table or an experiment")
     kind = "folder" if source.is_dir() else "table"
     raw: dict[str, Any] = {"name": "prepare", "data": {"source": kind, "path": str(source)}}
     for override in overrides:
-        key = override if override.startswith("data.") else f"data.{override}"
+        key = override if override.startswith(("data.", "folds.")) else f"data.{override}"
         config.apply(raw, key)
-    return config.parse(raw, where="prepare").data
+    return config.parse(raw, where="prepare")
 
 
 @app.command()

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from cxrtl import rundir
 from cxrtl.config import Data, Experiment, expand
-from cxrtl.data import audit, feed, folds, manifest
+from cxrtl.data import audit, feed, folds, manifest, survey
 from cxrtl.data.ids import load_key
 from cxrtl.data.images.rules import file_paths
 from cxrtl.data.prepared import open_prepared, read_index
@@ -163,6 +163,8 @@ def run(experiment: Experiment, options: Options, watcher: Watcher) -> Outcome:
         session = Session(options, stack)
         prepared = prepare(experiment.data, options.home, session, watcher)
         made = ensure_folds(folder, experiment, prepared)
+        watcher.stage("looking at the images")
+        survey.survey(folder, prepared, made)
         identity = ledger.Identity.of(experiment, prepared, made, starts)
         saved = ledger.check_unchanged(folder, identity)
         trials = plan.trials(experiment, made.k)

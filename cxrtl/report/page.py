@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from cxrtl.report import captions, glance, lineage, numbers, versus, vocabulary, words
+from cxrtl.report import captions, examined, glance, lineage, numbers, versus, vocabulary, words
 from cxrtl.report.figures import SHOWN_PROGRESS, Drawings, draw
 from cxrtl.report.load import load_run
 from cxrtl.report.markdown import markdown
@@ -51,11 +51,18 @@ def write_report(run: RunDir, partial: bool = False) -> Path:
     page = run.path("report.html")
     shown = summary["rows"] if summary["task"] == "binary" else []
     scores = [threshold_table(loaded.predictions.select(row["arm"], row["iterations"])) for row in shown]
-    write_bytes(page, render(summary, drawings, samples, scores).encode())
+    twins = examined.read_twins(run, summary["examined"])
+    write_bytes(page, render(summary, drawings, samples, scores, twins).encode())
     return page
 
 
-def render(summary: Summary, drawings: Drawings, samples: list[Sample], scores: list[dict[str, list[int]]]) -> str:
+def render(
+    summary: Summary,
+    drawings: Drawings,
+    samples: list[Sample],
+    scores: list[dict[str, list[int]]],
+    twins: list[examined.Twins],
+) -> str:
     """The page; `scores` has a `threshold_table` for each row of a binary task, else nothing.
 
     Everything that comes from a result file is escaped by the template engine.
@@ -69,6 +76,8 @@ def render(summary: Summary, drawings: Drawings, samples: list[Sample], scores: 
             csp=CSP,
             script=Markup(SCRIPT),
             scores=scores,
+            twins=twins,
+            examined=examined,
             drawings=drawings,
             cells=_by_cell(samples),
             side=SHOWN_SIDE,
