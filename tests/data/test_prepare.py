@@ -15,6 +15,7 @@ from cxrtl.data.images import How
 from cxrtl.data.images.guard import decode
 from cxrtl.data.manifest import build
 from cxrtl.data.prepare import open_prepared, prepare, shard_paths
+from cxrtl.data.shards import VERSION
 from cxrtl.errors import LockedError, PreparedError, SkippedError
 from cxrtl.records import INDEX_COLUMNS, SIZE_COLUMNS, FlowStep
 from tests.data.helpers import CANARY, Prepare, save, shard_bytes, table_config
@@ -36,7 +37,12 @@ class TestPrepare:
         stored = [pixels for table in tables for pixels in table["pixels"].to_pylist()]
         assert stored == [decode(path, How(32)).pixels.tobytes() for path in manifest.frame["path"]]
         about = {name.decode(): value.decode() for name, value in tables[0].schema.metadata.items()}
-        assert about == {"version": "3", "shape": "[32, 32]", "dtype": "uint8", "classes": '["healthy", "sick"]'}
+        assert about == {
+            "version": str(VERSION),
+            "shape": "[32, 32]",
+            "dtype": "uint8",
+            "classes": '["healthy", "sick"]',
+        }
 
     def test_same_bytes_every_time(self, labels: Path, key: bytes, prepare_set: Prepare) -> None:
         data = table_config(labels)
