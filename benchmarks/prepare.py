@@ -3,7 +3,8 @@
     python benchmarks/prepare.py cores FOLDER [--images 5000] [--size 224]
     python benchmarks/prepare.py memory [--images 10000 100000] [--size 64]
 
-`cores`: the images below FOLDER, repeated under new names, so that each is read and decoded anew. Ray runs beforehand.
+`cores`: the images below FOLDER, repeated under new names, so that each is read and decoded anew. Two shards are made
+beforehand, which starts Ray's workers; what that takes is printed.
 `memory`: phantoms, each count in a process of its own. Peak of the summed proportional set size (PSS) of everything
 that runs for it: driver, Ray's servers, workers, decoders, with the object store; sampled twice a second.
 """
@@ -31,7 +32,9 @@ def cores(folder: Path, images: int, size: int) -> None:
     from cxrtl.data.images import How
     from cxrtl.data.images.files import decode_file
     from cxrtl.data.prepare import prepare
+    from cxrtl.data.shards import SLICE
     from cxrtl.orchestrate import cluster
+    from cxrtl.records import Manifest
 
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
     with tempfile.TemporaryDirectory() as scratch:
@@ -50,11 +53,16 @@ def cores(folder: Path, images: int, size: int) -> None:
         listed = manifest.build(data, b"k" * 32)
         with cluster.connect(None, False) as nodes:
             count = sum(node.cpus for node in nodes)
+            few = Manifest(listed.frame.iloc[:: len(listed.frame) // (2 * SLICE)], listed.classes)
+            started = time.perf_counter()
+            prepare(few, data, Path(scratch, "few"))
+            start = time.perf_counter() - started
             started = time.perf_counter()
             made = prepare(listed, data, Path(scratch, "out"))
             together = images / (time.perf_counter() - started)
     assert made.images == images
     print(f"{images} images from {len(found)} files, {size} px")
+    print(f"first two shards        {start:8.1f} s")
     print(f"one process in a loop   {loop:8.0f} images/s")
     print(
         f"prepare on {count:g} cores     {together:8.0f} images/s   {together / (count * loop):.2f} of {count:g} loops"
