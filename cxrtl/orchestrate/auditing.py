@@ -53,7 +53,7 @@ def _audit(
     folds.check_current(made, index, prepared)
     place = run or RunDir(prepared.folder / "audit")
     with place.lock():
-        certificate = audit.audit(made, prepared.classes[1], prepared.task)
+        certificate = audit.audit(made, prepared.classes[-1], prepared.task)
         rundir.write_json(place.path("leakage.json"), certificate)
         watcher.stage(f"looking at {prepared.images} images")
         survey.survey(place, prepared, made)
