@@ -20,6 +20,7 @@ from cxrtl.options import (
     Set,
     Verbose,
     data_of,
+    experiment_of,
     home_folder,
     manners,
     run_folder,
@@ -120,6 +121,38 @@ def prepare(
         with screen, ExitStack() as stack:
             prepared = study.prepare(data, options.home, study.Session(options, stack), screen)
         screen.prepared(prepared)
+
+
+@app.command()
+def audit(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_SOURCE", help="A run's folder; or an image folder, a table, a .toml.")
+    ],
+    home: Home = None,
+    set_: Set = None,
+    address: Address = None,
+    verbose: Verbose = False,
+    as_json: Json = False,
+) -> None:
+    """Look for leaks, look-alikes and shortcuts: in a run, or in images before anything trains on them."""
+    screen = Screen(as_json)
+    with manners(screen):
+        is_run = (source / "experiment.resolved.json").exists()
+        experiment = None if is_run else experiment_of(source, set_ or [])
+        from contextlib import ExitStack
+
+        from cxrtl.data.audit import require_clean
+        from cxrtl.orchestrate import auditing, study
+
+        place = source.absolute().parents[1] if is_run and home is None else home_folder(home)
+        with screen, ExitStack() as stack:
+            session = study.Session(study.Options(place, "", address, verbose=verbose), stack)
+            if experiment:
+                found = auditing.audit_source(experiment, session, screen)
+            else:
+                found = auditing.audit_run(RunDir(source.absolute()), session, screen)
+        screen.audited(found.folder, found.certificate, found.found)
+        require_clean(found.certificate)
 
 
 @app.command()

@@ -119,6 +119,26 @@ class Screen:
         text = f"{prepared.images} images ({counts}), {patients}; skipped: {skipped}\n{escape(str(prepared.folder))}"
         self._say(record, text)
 
+    def audited(self, folder: Path, certificate: dict[str, Any], found: dict[str, Any]) -> None:
+        """A line for each check, the look-alikes, and a line for each shortcut tried."""
+        if self.as_json:
+            print(json.dumps({"folder": str(folder), "certificate": certificate, **found}), flush=True)
+            return
+        for check in certificate["checks"]:
+            self.out.print(f"{'passed' if check['passed'] else '[bold red]failed[/bold red]'}  {check['name']}")
+        for note in certificate["notes"]:
+            self.out.print(f"note    {escape(note)}", soft_wrap=True)
+        alike = found["lookalikes"]
+        self.out.print(f"{alike['pairs']} look-alike pair(s) across folds, {alike['mirrored']} of them mirrored")
+        for pair in alike["nearest"][:10]:
+            self.out.print(f"        {' '.join(pair['images'])}, {pair['bits']} bits apart", highlight=False)
+        for row in found["shortcuts"]:
+            auc = "–" if row["auc"] is None else f"{row['auc']:.3f}"
+            interval = f" ({row['low']:.3f} to {row['high']:.3f})" if row["low"] is not None else ""
+            text = f"AUC {auc}{interval} from {row['features']} for {row['target']}: {row['reading']}"
+            self.out.print(escape(text), soft_wrap=True)
+        self.out.print(escape(str(folder)), soft_wrap=True)
+
     def status(self, found: Status) -> None:
         if self.as_json:
             print(json.dumps(found.to_json()), flush=True)

@@ -38,17 +38,21 @@ def home_folder(given: Path | None) -> Path:
 
 
 def data_of(source: Path, overrides: list[str]) -> config.Data:
-    """The `data` table of an experiment file, or one for an image folder or label table; with overrides."""
+    return experiment_of(source, overrides).data
+
+
+def experiment_of(source: Path, overrides: list[str]) -> config.Experiment:
+    """The experiment of a file, or one about a folder or table; keys of its table `data` need not say `data.`."""
     if source.suffix == ".toml":
-        return config.load(source, overrides).data
+        return config.load(source, overrides)
     if not source.exists():
         raise ManifestError(f"source {str(source)!r} does not exist: give an image folder, a table or an experiment")
     kind = "folder" if source.is_dir() else "table"
     raw: dict[str, Any] = {"name": "prepare", "data": {"source": kind, "path": str(source)}}
     for override in overrides:
-        key = override if override.startswith("data.") else f"data.{override}"
+        key = override if override.startswith(("data.", "folds.")) else f"data.{override}"
         config.apply(raw, key)
-    return config.parse(raw, where="prepare").data
+    return config.parse(raw, where="prepare")
 
 
 def run_folder(folder: Path) -> RunDir:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from cxrtl import rundir
 from cxrtl.config import Data, Experiment, expand
-from cxrtl.data import audit, feed, folds, manifest, phantom
+from cxrtl.data import audit, feed, folds, manifest, phantom, survey
 from cxrtl.data.ids import fingerprint, load_key
 from cxrtl.data.images.rules import file_paths
 from cxrtl.data.prepared import open_prepared, read_index
@@ -173,6 +173,8 @@ def run(experiment: Experiment, options: Options, watcher: Watcher) -> Outcome:
         session = Session(options, stack)
         prepared = prepare(experiment.data, options.home, session, watcher)
         made = ensure_folds(folder, experiment, prepared)
+        watcher.stage("looking at the images")
+        survey.survey(folder, prepared, made)
         id_key = fingerprint(phantom.KEY if experiment.data.source == "phantom" else load_key())
         history = {arm: lineage.check(arm, found, made, id_key) for arm, found in stages.items()}
         kept = frozen.kept(experiment, starts, prepared)

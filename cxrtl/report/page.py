@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from cxrtl.report import captions, glance, lineage, numbers, versus, vocabulary, words
+from cxrtl.report import captions, examined, glance, lineage, numbers, versus, vocabulary, words
 from cxrtl.report.figures import SHOWN_PROGRESS, Drawings, draw
 from cxrtl.report.load import load_run
 from cxrtl.report.markdown import markdown
@@ -52,7 +52,8 @@ def write_report(run: RunDir, partial: bool = False) -> Path:
     page = run.path("report.html")
     shown = summary["rows"] if summary["task"] == "binary" else []
     scores = [threshold_table(loaded.predictions.select(row["arm"], row["iterations"])) for row in shown]
-    write_bytes(page, render(summary, drawings, samples, scores, read_gallery(run)).encode())
+    twins = examined.read_twins(run, summary["examined"])
+    write_bytes(page, render(summary, drawings, samples, scores, twins, read_gallery(run)).encode())
     return page
 
 
@@ -61,6 +62,7 @@ def render(
     drawings: Drawings,
     samples: list[Sample],
     scores: list[dict[str, list[int]]],
+    twins: list[examined.Twins],
     gallery: Gallery | None = None,
 ) -> str:
     """The page; `scores` has a `threshold_table` for each row of a binary task, else nothing.
@@ -83,6 +85,8 @@ def render(
         shown_arms=SHOWN_ARMS,
         shown_progress=SHOWN_PROGRESS,
         gallery=gallery,
+        twins=twins,
+        examined=examined,
     )
 
 

@@ -213,12 +213,13 @@ def _sample(row: dict[str, object]) -> Sample:
         arm=str(row["arm"]),
         iterations=int(str(row["iterations"])),
         score=float(str(row["score"])),
-        png=_png(pixels, side, masks),
+        png=thumbnail(pixels, side, masks),
         outlined=bool(masks),
     )
 
 
-def _png(pixels: bytes, side: int, masks: Sequence[bytes]) -> bytes:
+def thumbnail(pixels: bytes, side: int, masks: Sequence[bytes] = ()) -> bytes:
+    """A PNG of `side`² grey bytes, with outlines where there are `masks`; reduced beyond `SHOWN_SIDE`."""
     image = Image.frombytes("L", (side, side), pixels)
     if masks:
         truth, predicted = (np.frombuffer(mask, np.uint8).reshape(side, side) for mask in masks)

@@ -128,6 +128,37 @@ class Setting(TypedDict):
     differs: bool
 
 
+class Alike(TypedDict):
+    """Two images of different folds that look alike; they differ in `bits` bits of their perceptual hash."""
+
+    images: list[str]
+    labels: list[str]
+    folds: list[int]
+    bits: int
+    mirrored: bool
+
+
+class ShortcutRow(TypedDict):
+    """How well `features` alone tell `target`, over the run's own folds."""
+
+    features: str
+    target: str
+    images: int
+    auc: Value
+    reading: str
+
+
+class Examined(TypedDict):
+    """Pairs that look alike across folds, the images in them, and attempts to guess the label without the organ."""
+
+    pairs: int
+    images: int
+    mirrored: int
+    other_label: int
+    nearest: list[Alike]
+    shortcuts: list[ShortcutRow]
+
+
 class Summary(TypedDict):
     """Everything the page says. `positive` and `negative` are "" in tasks beyond binary."""
 
@@ -162,6 +193,7 @@ class Summary(TypedDict):
     division: Division
     data: Dataset
     leakage: Leakage
+    examined: Examined | None
     time: RunTime
     settings: list[Setting]
     weights: list[dict[str, str]]

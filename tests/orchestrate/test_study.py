@@ -18,8 +18,8 @@ from tests.orchestrate.helpers import cxrtl, experiment, same, scores
 def test_everything_is_where_it_should_be(undisturbed: Path) -> None:
     run = undisturbed / "runs" / "small"
     expected = (
-        "experiment.toml experiment.resolved.json environment.json folds.parquet leakage.json plan.json sessions.json "
-        "samples.parquet summary.json report.html report.md"
+        "experiment.toml experiment.resolved.json environment.json folds.parquet leakage.json audit.json data.json "
+        "plan.json sessions.json samples.parquet summary.json report.html report.md"
     )
     assert [name for name in expected.split() if not (run / name).exists()] == []
     fold = {path.name for path in (run / "mobilenet_v3_small" / "fold0").iterdir()}
@@ -77,6 +77,18 @@ def test_what_decides_nothing_may_change(undisturbed: Path) -> None:
     path = experiment(undisturbed)
     done = cxrtl("run", path, "--home", undisturbed, "--set", "train.checkpoint_every=3", "--set", "description=x")
     assert done.returncode == 0, done.stderr
+
+
+def test_audit_of_a_run_and_of_a_source(undisturbed: Path, tmp_path: Path) -> None:
+    looked = cxrtl("audit", undisturbed / "runs/small", "--json", "--address", "127.0.0.1:1")
+    assert looked.returncode == 0, looked.stderr
+    found = json.loads(looked.stdout.splitlines()[-1])
+    assert found["certificate"]["passed"] and found["lookalikes"]["pairs"] == 0
+    assert [row["features"] for row in found["shortcuts"]] == ["image border and corners"]
+    words = ("--home", undisturbed, "--set", "folds.kind=holdout", "--address", "127.0.0.1:1")
+    source = cxrtl("audit", experiment(tmp_path), *words)  # prepared before: no Ray answers at that address
+    assert source.returncode == 0 and "no patient in two folds" in source.stdout and "nothing shown" in source.stdout
+    assert len(list(undisturbed.glob("prepared/*/audit/audit.json"))) == 1
 
 
 def test_run_that_is_being_written_is_refused(undisturbed: Path) -> None:

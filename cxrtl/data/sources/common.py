@@ -17,11 +17,13 @@ from cxrtl.data.ids import keyed_id
 from cxrtl.data.images import FILES, REFUSED
 from cxrtl.errors import ManifestError
 from cxrtl.predictions import PREDICTION_COLUMNS
-from cxrtl.records import FOLD_COLUMNS, INDEX_COLUMNS, MANIFEST_COLUMNS, FlowStep, Manifest
+from cxrtl.records import FOLD_COLUMNS, INDEX_COLUMNS, MANIFEST_COLUMNS, SIZE_COLUMNS, FlowStep, Manifest
 
 LISTED = "images listed"  # the first step of every flow
 NONE_STATED = "no finding stated"
-RESERVED = frozenset({*MANIFEST_COLUMNS, *INDEX_COLUMNS, *FOLD_COLUMNS, *PREDICTION_COLUMNS, "pixels", "mask"})
+RESERVED = frozenset(
+    {*MANIFEST_COLUMNS, *INDEX_COLUMNS, *FOLD_COLUMNS, *PREDICTION_COLUMNS, *SIZE_COLUMNS, "pixels", "mask"}
+)
 _MOST = 1000  # classes: ImageNet's number
 _LISTED = 20  # with more values a label column is likely the wrong one, and could hold identifiers
 
