@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cxrtl import config, verbs
+from cxrtl import config, verbs, weights_cli
 from cxrtl.console import Screen
 from cxrtl.options import (
     Address,
@@ -34,6 +34,8 @@ app = typer.Typer(
     help="Cross-validated transfer learning on medical images: how well a recipe classifies them, and what it cost. "
     "For research; no medical device.",
 )
+
+app.add_typer(weights_cli.app, name="weights")
 
 
 @app.command()

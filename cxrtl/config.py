@@ -39,6 +39,9 @@ class Train(Table):
         "`stage:RUN` or `stage:RUN/ARM`: another run's weights",
     )
     init_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$", description="what the weights file must hash to")
+    stem: Literal["rgb", "grey"] = Field(
+        "rgb", description="`rgb`: grey images in three channels; `grey`: the first layer's RGB filters summed for one"
+    )
     freeze: Literal["none", "backbone"] = Field("none", description="`backbone`: train the model's classifier alone")
     freeze_until: str = Field("", description="freeze up to the end of this module, such as `layer3` or `features.8`")
     views: int = Field(

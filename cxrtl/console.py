@@ -139,6 +139,10 @@ class Screen:
             self.out.print(escape(text), soft_wrap=True)
         self.out.print(escape(str(folder)), soft_wrap=True)
 
+    def weights(self, entry: dict[str, str], state: str) -> None:
+        text = f"[bold]{escape(entry['name'])}[/bold] {state}: {escape(entry['path'])}\n  sha256 {entry['sha256']}; "
+        self._say({**entry, "state": state}, f"{text}{escape(entry['licence'])}; {escape(entry['source'])}")
+
     def status(self, found: Status) -> None:
         if self.as_json:
             print(json.dumps(found.to_json()), flush=True)

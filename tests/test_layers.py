@@ -24,7 +24,7 @@ LAYERS = [
     ("use",),
     ("console",),
     ("options",),
-    ("verbs",),
+    ("verbs", "weights_cli"),
     ("cli",),
 ]
 NO_TORCH_NO_RAY = ["errors", "config", "records", "predictions", "rundir", "evaluate", "report"]

@@ -21,13 +21,14 @@ class CoinDropout(nn.Dropout):
         if not self.training or given.device.type != "cpu":
             return functional.dropout(given, self.p, self.training)
         count = given.numel()
-        draws = torch.randint(2**_BITS, (-(-count // _BITS),))
+        words = torch.empty(-(-count // 64), dtype=torch.int64).random_(-(2**63), None)
+        draws = words.view(torch.uint16).to(torch.int32)
         coins = _table(given.dtype).index_select(0, draws).view(-1)[:count]
         # laid out as `given` is in memory, where multiplying is one pass
         strides = given.stride()
         order = sorted(range(given.dim()), key=lambda axis: -strides[axis])
-        mask = coins.view([given.shape[axis] for axis in order])
-        return given * mask.permute([order.index(axis) for axis in range(given.dim())])
+        mask = coins.view([given.shape[axis] for axis in order]).permute([order.index(a) for a in range(given.dim())])
+        return given * mask if given.requires_grad else mask.mul_(given)
 
 
 @cache

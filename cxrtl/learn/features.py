@@ -75,7 +75,7 @@ def shape(train: Train, size: int) -> tuple[int, ...] | None:
 def compute(
     body: nn.Module, pixels: Tensor, changes: tuple[Tensor, Tensor] | None, precision: Precision, device: torch.device
 ) -> Tensor:
-    """Features `[K, N, …]` on the CPU of uint8 images `[N, 1, H, W]`, for `changes` `[K, N, 2]` or none (K = 1)."""
+    """Features `[K, N, …]` on the CPU of uint8 images `[N, C, H, W]`, for `changes` `[K, N, 2]` or none (K = 1)."""
     normalise, parts = Normalise(device), []
     body.eval()
     with torch.inference_mode(), autocast(precision, device):

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from cxrtl import rundir
-from cxrtl.config import Train, expand
+from cxrtl.config import Experiment, Train, expand
 from cxrtl.data.folds import read_folds
 from cxrtl.errors import DamagedError, LeakageError, WeightsError
 from cxrtl.records import FoldResult, Folds, Trial
@@ -82,6 +82,12 @@ def choose(train: Train, runs: Path) -> Source:
     }
     everything = pd.concat([seen, mine], ignore_index=True)
     return Source(run.trial(trial) / name, chosen.files[name], (*earlier, stage), everything)
+
+
+def sources(experiment: Experiment, runs: Path) -> dict[str, Source]:
+    """`choose` for each arm that starts from a stage."""
+    staged = [recipe for recipe in experiment.recipes if recipe.train.init.startswith("stage:")]
+    return {recipe.name: choose(recipe.train, runs) for recipe in staged}
 
 
 def _locate(text: str, runs: Path) -> tuple[RunDir, str]:

@@ -94,11 +94,12 @@ def predict(setting: Setting, images: Images, model: nn.Module) -> Tensor:
     Always in fp32 (not a GPU's TF32): bf16 keeps 8 bits of a logit, and images would tie that are not alike. Uses no
     random numbers, so that evaluating changes nothing in the training that follows.
     """
-    share = 5 if setting.task == "segmentation" else 1  # its maps are as large as the images
-    normalise, at_once = Normalise(setting.device), EVALUATION_BATCH[setting.device.type] // share
+    normalise = Normalise(setting.device)
     model.eval()
     parts = []
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        share = 5 if setting.task == "segmentation" else 1  # its maps are as large as the images
+        at_once = EVALUATION_BATCH[setting.device.type] // share
         for start in range(0, len(images), at_once):
             inputs = images.chunk(normalise, slice(start, start + at_once))
             parts.append(objective.scores(setting.task, model(inputs)))

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from cxrtl.config import Train
-from cxrtl.learn import backbones, freeze, objective, segment, weights
+from cxrtl.learn import backbones, freeze, objective, segment, stem, weights
 from cxrtl.learn.augment import torch_seed
 from cxrtl.records import Task
 
@@ -30,6 +30,8 @@ def make_model(
     model = backbones.build(train.backbone, classes, channels=3 if channels == 1 else channels)
     if task == "multilabel":
         backbones.let_logits_fall_below_zero(model)
+    if train.stem == "grey":
+        stem.make_grey(model, channels)
     freeze.apply(train, model, classes)
     if task == "segmentation":
         model = segment.build(train.backbone, model, objective.outputs(task, classes))

@@ -16,16 +16,15 @@ from torch import Tensor, nn
 
 from cxrtl.config import Experiment, Train, expand
 from cxrtl.errors import WeightsError
-from cxrtl.learn import backbones
+from cxrtl.learn import backbones, stem
 from cxrtl.learn.lineage import Source
+from cxrtl.learn.names import to_torchvision
 from cxrtl.learn.vision import models
 
 IMAGENET = "IMAGENET1K_V1"  # the weights of the studies' time; torchvision's later recipes have other names
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth$")
 _ENCODER = "encoder."
 _SIDE_OUTPUTS = re.compile(r"^(aux\d|AuxLogits)\.")
-# DenseNet's files carry the layer names of an older torchvision: norm.1 for norm1
-_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|conv))\.([12]\..+)$")
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,10 @@ class Weights:
         return {"source": self.source, "file": self.file, "sha256": self.sha256}
 
 
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def find(train: Train, *, download: bool = False, stage: Source | None = None) -> Weights | None:
     """The weights that `train.init` asks for; None for `scratch`. `stage`: what `lineage.choose` found.
 
@@ -52,16 +55,27 @@ def find(train: Train, *, download: bool = False, stage: Source | None = None) -
     if train.init == "scratch":
         return None
     if train.init == "imagenet":
-        source, path, prefix = "imagenet", *_imagenet_file(train.backbone, download)
+        source, (_, path, prefix) = "imagenet", imagenet_file(train.backbone, download=download)
+        if not path.exists():
+            raise WeightsError(
+                f"ImageNet weights of {train.backbone!r} are missing: looked for {path.name} in {path.parent}. Either "
+                f"run again with --download (or `cxrtl weights fetch {train.backbone}`), or copy the file there from "
+                'another machine (or set train.init = "file:PATH").'
+            )
     elif stage:
         source, path, prefix = "stage", stage.path, stage.sha256
+    elif train.init.startswith("weights:"):
+        from cxrtl.learn import shelf  # which reads files with this module
+
+        own = shelf.added(train.init.removeprefix("weights:"))
+        source, path, prefix = "weights", Path(own.path), own.sha256
     else:
         source, path, prefix = "file", expand(train.init.removeprefix("file:")), ""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise WeightsError(f"weights file {str(path)!r} cannot be read: {error.strerror}") from None
-    digest = hashlib.sha256(content).hexdigest()
+    digest = sha256(content)
     if not digest.startswith(train.init_sha256 or prefix):
         raise WeightsError(
             f"weights file {str(path)!r} has sha256 {digest}, expected {train.init_sha256 or prefix + '…'}: "
@@ -85,27 +99,26 @@ def of_arms(experiment: Experiment, sources: Mapping[str, Source], *, download: 
     return out
 
 
-def _imagenet_file(backbone: str, download: bool) -> tuple[Path, str]:
+def imagenet_file(backbone: str, *, download: bool = False) -> tuple[str, Path, str]:
+    """URL, place in torch's cache, and beginning of the sha256 of torchvision's ImageNet weights.
+
+    Raises:
+        WeightsError: with `download`, they are not there and cannot be had.
+    """
     backbones.check_name(backbone)
     choices = models.get_model_weights(backbone)
     entry = choices[IMAGENET] if IMAGENET in choices.__members__ else choices.DEFAULT
     name = str(entry.url).rsplit("/", 1)[-1]
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
     match = _HASH_IN_NAME.search(name)
     prefix = match[1] if match else ""
-    path = folder / name
-    if not path.exists():
-        if not download:
-            raise WeightsError(
-                f"ImageNet weights of {backbone!r} are missing: looked for {name} in {folder}. Either run again with "
-                f'--download, or copy the file there from another machine (or set train.init = "file:PATH").'
-            )
-        folder.mkdir(parents=True, exist_ok=True)
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if download and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             torch.hub.download_url_to_file(entry.url, str(path), hash_prefix=prefix, progress=False)
         except (OSError, RuntimeError) as error:  # no network, or a wrong hash
             raise WeightsError(f"ImageNet weights {name} could not be downloaded: {error}") from None
-    return path, prefix
+    return str(entry.url), path, prefix
 
 
 def load(model: nn.Module, weights: Weights, backbone: str, classes: int) -> None:
@@ -119,14 +132,16 @@ def load(model: nn.Module, weights: Weights, backbone: str, classes: int) -> Non
     Raises:
         WeightsError: the file is no weights file, or its keys or shapes differ; the message lists them.
     """
-    given = _read(weights)
+    given = read(weights)
     head = backbones.head_keys(backbone, classes)
     wanted = {key: value for key, value in model.state_dict().items() if key not in head}
     known = backbones.build(backbone, classes, device="meta").state_dict()
     given = {key: value for key, value in given.items() if key not in head and not _SIDE_OUTPUTS.match(key)}
-    _widen(given, wanted, f"{backbones.stem(model)[0]}.weight")
+    first = backbones.stem(model)[0]
+    stem.fit(given, model.get_submodule(first), first)
+    _widen(given, wanted, f"{first}.weight")
     missing = sorted(key for key in wanted.keys() - given.keys() if not key.endswith("num_batches_tracked"))
-    unexpected = sorted(given.keys() - known.keys())
+    unexpected = sorted(given.keys() - known.keys() - wanted.keys())
     shapes = [
         f"{key} {list(given[key].shape)} for {list(wanted[key].shape)}"
         for key in sorted(wanted.keys() & given.keys())
@@ -142,14 +157,15 @@ def load(model: nn.Module, weights: Weights, backbone: str, classes: int) -> Non
     model.load_state_dict({key: value for key, value in given.items() if key in wanted}, strict=False)
 
 
-def _widen(given: dict[str, Tensor], wanted: dict[str, Tensor], stem: str) -> None:
+def _widen(given: dict[str, Tensor], wanted: dict[str, Tensor], first: str) -> None:
     """Fit three filters of the first layer to another number of channels, in place."""
-    filters, channels = given.get(stem), wanted[stem].shape[1] if stem in wanted else 3
+    filters, channels = given.get(first), wanted[first].shape[1] if first in wanted else 3
     if filters is not None and filters.dim() == 4 and filters.shape[1] == 3 != channels:
-        given[stem] = (filters.mean(1, keepdim=True) * 3 / channels).expand(-1, channels, -1, -1).contiguous()
+        given[first] = (filters.mean(1, keepdim=True) * 3 / channels).expand(-1, channels, -1, -1).contiguous()
 
 
-def _read(weights: Weights) -> dict[str, Tensor]:
+def read(weights: Weights) -> dict[str, Tensor]:
+    """The tensors by torchvision's names; raises WeightsError where the file is no flat state dict."""
     try:
         if weights.file.endswith(".safetensors"):
             state = safetensors.torch.load(weights.content)
@@ -160,7 +176,7 @@ def _read(weights: Weights) -> dict[str, Tensor]:
         raise WeightsError(f"weights file {weights.file!r} is no .safetensors or .pth state dict: {reason}") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"weights file {weights.file!r} holds no flat state dict (name → tensor)")
-    named = {_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}
+    named = to_torchvision(state)
     if any(key.startswith(_ENCODER) for key in named):  # a segmentation's
         return {key.removeprefix(_ENCODER): value for key, value in named.items() if key.startswith(_ENCODER)}
     return named

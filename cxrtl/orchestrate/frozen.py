@@ -18,9 +18,11 @@ from cxrtl import rundir
 from cxrtl.config import Experiment, Recipe
 from cxrtl.data.prepared import shard_paths
 from cxrtl.errors import TrialError
-from cxrtl.learn import devices, features, freeze, memory, transfer
+from cxrtl.learn import features, freeze, memory, transfer
 from cxrtl.learn.augment import draw_views
+from cxrtl.learn.devices import settle
 from cxrtl.learn.weights import Weights
+from cxrtl.orchestrate.ledger import Machine
 from cxrtl.orchestrate.probe import Share
 from cxrtl.records import Prepared
 
@@ -45,15 +47,16 @@ class Bank:
 def kept(experiment: Experiment, starts: Starts, prepared: Prepared) -> dict[str, bool]:
     """By arm with frozen layers, whether their features are computed once and kept.
 
-    Not kept: segmentation, whose decoder reads more layers than the last; ever new augmentation (`train.views = 0`);
-    layers from scratch, which each fold draws for itself; a freeze that ends where no single tensor goes on; more bytes
-    than `resources.features_gib`.
+    Not kept: ever new augmentation (`train.views = 0`); layers from scratch, which each fold draws for itself; a freeze
+    that ends where no single tensor goes on; a segmentation's, whose decoder needs more of them than the last; more
+    bytes than `resources.features_gib`.
     """
     found = {}
     for recipe in experiment.recipes:
         views = features.view_count(recipe.train, recipe.augment)
-        if freeze.frozen(recipe.train) and prepared.task != "segmentation":
-            found[recipe.name] = bool(views and starts[recipe.name]) and _fits(recipe, views, experiment, prepared)
+        if freeze.frozen(recipe.train):
+            one = bool(views and starts[recipe.name]) and prepared.task != "segmentation"
+            found[recipe.name] = one and _fits(recipe, views, experiment, prepared)
     return found
 
 
@@ -64,13 +67,7 @@ def _fits(recipe: Recipe, views: int, experiment: Experiment, prepared: Prepared
 
 
 def specs(
-    recipe: Recipe,
-    start: Weights,
-    prepared: Prepared,
-    experiment: Experiment,
-    device: str,
-    precision: str,
-    threads: int,
+    recipe: Recipe, start: Weights, prepared: Prepared, seed: int, machine: Machine
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What decides an arm's features: those it is scored on, and those it trains on."""
     train = recipe.train
@@ -78,30 +75,30 @@ def specs(
         "version": features.VERSION,
         "torch": torch.__version__,
         "backbone": train.backbone,
+        "stem": train.stem,
         "freeze": train.freeze_until or train.freeze,
         "weights_sha256": start.sha256,
         "data": prepared.dataset_hash,
         "size": prepared.image_size,
-        "device": device,
-        "threads": threads,
+        "device": machine.device,
+        "threads": machine.threads,
         "precision": "fp32",
         "views": 0,
     }
-    views = {**plain, "precision": precision}
+    views = {**plain, "precision": machine.precision[recipe.name]}
     if recipe.augment.active:
-        drawn = {"views": train.views, "augment": recipe.augment.model_dump(), "seed": experiment.seed}
+        drawn = {"views": train.views, "augment": recipe.augment.model_dump(), "seed": seed}
         views |= drawn
     return plain, views
 
 
 def bank(
     home: Path,
-    experiment: Experiment,
+    seed: int,
     recipes: Sequence[Recipe],
     starts: Starts,
     prepared: Prepared,
-    device: str,
-    precision: Mapping[str, str],
+    machine: Machine,
     share: Share,
 ) -> Bank:
     """The features of `recipes`, read where they were computed before, else computed by as many tasks as fit.
@@ -114,7 +111,7 @@ def bank(
         start = starts[recipe.name]
         assert start is not None
         names = []
-        for spec in specs(recipe, start, prepared, experiment, device, precision[recipe.name], share.cpus):
+        for spec in specs(recipe, start, prepared, seed, machine):
             name = rundir.content_hash(spec)
             if name not in out.arrays:
                 folder = home / "features" / name[:16]
@@ -139,7 +136,9 @@ def _compute(
     for number, path in enumerate(shard_paths(prepared)):
         rows = pq.read_metadata(path).num_rows
         where = f"part-{number:05d}.safetensors"
-        calls.append(task.remote(folder, where, spec, recipe, shared, path, (first, rows, prepared.images)))
+        calls.append(
+            task.remote(folder, where, spec, recipe, shared, path, (first, rows, prepared.images), prepared.channels)
+        )
         first += rows
     try:
         done = ray.get(calls)
@@ -157,17 +156,18 @@ def _shard(
     start: Weights,
     path: Path,
     place: tuple[int, int, int],
+    channels: int,
 ) -> dict[str, str]:
     """The features of one shard; `place`: its first image among all, its images, all images. Gives name → sha256."""
     first, rows, images = place
-    devices.settle(spec["threads"])
+    settle(spec["threads"])
     memory.keep_freed_memory()
     device = torch.device(spec["device"])
-    model = transfer.make_model(recipe.train, start, 2, 0, 0, device)
+    model = transfer.make_model(recipe.train, start, 2, 0, 0, device, channels=channels)
     body = freeze.split(recipe.train, model, 2).body
     assert body is not None
     column = pq.read_table(path, columns=["pixels"])["pixels"].to_pylist()
-    pixels = np.frombuffer(b"".join(column), np.uint8).reshape(rows, 1, spec["size"], spec["size"])
+    pixels = np.frombuffer(b"".join(column), np.uint8).reshape(rows, channels, spec["size"], spec["size"])
     changes = None
     if spec["views"]:
         drawn = draw_views(recipe.augment, spec["seed"], spec["views"], images)

@@ -45,23 +45,13 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Timed:
-    """The arm to time; `kept`: on features, as far as layers are frozen."""
-
-    recipe: Recipe
-    start: Weights | None
-    kept: bool
-    prepared: Prepared
-
-
-@dataclass(frozen=True)
 class Prober:
-    """Times arms. `precision` holds what a run was begun with; other arms' is found out."""
+    """Times arms. `precision` holds what a run was begun with; other arms' is found out. `kept`: see `frozen`."""
 
     starts: Mapping[str, Weights | None]
-    kept: Mapping[str, bool]  # arms that train on features
     prepared: Prepared
     precision: Mapping[str, Precision]
+    kept: Mapping[str, bool]
 
     def time(self, recipe: Recipe, share: Share, processes: int) -> Probe:
         """Time `recipe` in as many processes at once.
@@ -70,8 +60,8 @@ class Prober:
             TrialError: a step failed; the rest of the run would, too.
         """
         remote = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=1)(probe_arm)
-        timed = Timed(recipe, self.starts[recipe.name], self.kept.get(recipe.name, False), self.prepared)
-        given = (ray.put(timed), self.precision.get(recipe.name), share)
+        start, kept = ray.put(self.starts[recipe.name]), self.kept.get(recipe.name, False)
+        given = (recipe, start, self.prepared, self.precision.get(recipe.name), share, kept)
         try:
             found: list[Probe] = ray.get([remote.remote(*given) for _ in range(processes)])
         except ray.exceptions.RayTaskError as error:
@@ -104,26 +94,23 @@ class Prober:
         return best[1:]
 
 
-def probe_arm(arm: Timed, precision: Precision | None, share: Share) -> Probe:
-    """In a worker: the arm's steps, in both formats where it is open which is the faster."""
+def probe_arm(
+    recipe: Recipe, start: Weights | None, prepared: Prepared, precision: Precision | None, share: Share, kept: bool
+) -> Probe:
+    """In a worker: the arm's steps, in both formats where it is open which is the faster; on `kept` features if so."""
     settle(share.cpus)
     memory.keep_freed_memory()
     device = torch.device("cuda" if share.gpus and torch.cuda.is_available() else "cpu")
-    wish = arm.recipe.train.precision
-    model = _model(arm, device)
-    found: Precision = precision or choose(wish, device)
-    seconds = _step_seconds(arm, found, share.folds, device)
-    if precision is None and wish == "auto" and found == "bf16" and _may_be_slow(model, device):
-        plain = _step_seconds(arm, "fp32", share.folds, device)
+    classes, task = len(prepared.classes), prepared.task
+    model = transfer.make_model(recipe.train, start, classes, 0, 0, device, task, prepared.channels)
+    found: Precision = precision or choose(recipe.train.precision, device)
+    seconds = _step_seconds(recipe, start, prepared, found, share.folds, device, kept)
+    if precision is None and recipe.train.precision == "auto" and found == "bf16" and _may_be_slow(model, device):
+        plain = _step_seconds(recipe, start, prepared, "fp32", share.folds, device, kept)
         if plain * _FORMATS_DIFFER < seconds:
             found, seconds = "fp32", plain
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     return Probe(device.type, gpu, found, seconds, len(state.Snapshot(model).weights()))
-
-
-def _model(arm: Timed, device: torch.device) -> nn.Module:
-    set_ = arm.prepared
-    return transfer.make_model(arm.recipe.train, arm.start, len(set_.classes), 0, 0, device, set_.task, set_.channels)
 
 
 def _may_be_slow(model: nn.Module, device: torch.device) -> bool:
@@ -131,34 +118,47 @@ def _may_be_slow(model: nn.Module, device: torch.device) -> bool:
     return device.type == "cpu" and any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in model.modules())
 
 
-def _step_seconds(arm: Timed, precision: Precision, folds: int, device: torch.device) -> float:
+def _step_seconds(
+    recipe: Recipe,
+    start: Weights | None,
+    prepared: Prepared,
+    precision: Precision,
+    folds: int,
+    device: torch.device,
+    kept: bool,
+) -> float:
     """Median seconds a step of `folds` folds side by side in this process, once it is warm."""
     with ThreadPoolExecutor(folds) as threads:
-        timed = [threads.submit(_time_fold, arm, precision, device) for _ in range(folds)]
+        timed = [threads.submit(_time_fold, recipe, start, prepared, precision, device, kept) for _ in range(folds)]
         return statistics.median(each.result() for each in timed)
 
 
-def _time_fold(arm: Timed, precision: Precision, device: torch.device) -> float:
-    train, set_, count = arm.recipe.train, arm.prepared, TIMED_STEPS[device.type]
-    classes = len(set_.classes)
+def _time_fold(
+    recipe: Recipe, start: Weights | None, prepared: Prepared, precision: Precision, device: torch.device, kept: bool
+) -> float:
+    train, classes, count = recipe.train, len(prepared.classes), TIMED_STEPS[device.type]
     with own_stream(device):
-        net = _model(arm, device)
-        optimizer = transfer.make_optimizer(train, net, classes)
-        shape = (train.batch_size, set_.channels, set_.image_size, set_.image_size)
-        pixels = torch.zeros(shape, dtype=torch.uint8)
-        targets = objective.blank_targets(set_.task, train.batch_size, classes, set_.image_size).to(device)
-        images = loop.Images(pixels.to(device), targets)
-        if arm.kept:
-            parts = freeze.split(train, net, classes)
+        model = transfer.make_model(train, start, classes, 0, 0, device, prepared.task, prepared.channels)
+        optimizer = transfer.make_optimizer(train, model, classes)
+        side = prepared.image_size
+        images = loop.Images(
+            torch.zeros((train.batch_size, prepared.channels, side, side), dtype=torch.uint8, device=device),
+            objective.blank_targets(prepared.task, train.batch_size, classes, side).to(device),
+        )
+        net = model
+        if kept:
+            parts = freeze.split(train, model, classes)
             assert parts.body is not None and parts.head is not None
-            blank = features.compute(parts.body, pixels, None, precision, device)[0].float().to(device)
+            made = features.compute(parts.body, images.pixels.cpu(), None, precision, device)[0]
+            noise = torch.rand_like(made).to(device)  # of images all alike, BatchNorm would divide by nothing
             rows = torch.arange(train.batch_size, device=device)
-            images, net = replace(images, features=features.Features(blank, blank, rows)), parts.head
+            images, net = replace(images, features=features.Features(noise, noise, rows)), parts.head
         marks: list[tuple[int, float]] = []
         hooks = loop.Hooks(lambda _: None, lambda at: marks.append((at.iteration, at.train_seconds)), lambda _: None)
         # A save stops the clock. What comes before the first, which warms up, is left out of the time.
         every = 1 if device.type == "cpu" else count
         timed = train.model_copy(update={"budgets": (count + every + 1,), "checkpoint_every": every})
-        setting = loop.Setting(timed, arm.recipe.augment, 0, 0, classes, precision, device, set_.task)
+        setting = loop.Setting(timed, recipe.augment, 0, 0, classes, precision, device, prepared.task)
         loop.fit(setting, images, net, optimizer, state.State(), hooks)
-    return (marks[-1][1] - marks[0][1]) / (marks[-1][0] - marks[0][0])
+    steps = marks[-1][0] - marks[0][0]
+    return (marks[-1][1] - marks[0][1]) / steps

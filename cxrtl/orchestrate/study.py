@@ -163,11 +163,7 @@ def run(experiment: Experiment, options: Options, watcher: Watcher) -> Outcome:
         if experiment.data.task == "segmentation":
             segment.levels(recipe.train.backbone)  # refuses one that has no maps of several sizes
         freeze.check(recipe.train)
-    stages = {
-        recipe.name: lineage.choose(recipe.train, folder.root.parent)
-        for recipe in experiment.recipes
-        if recipe.train.init.startswith("stage:")
-    }
+    stages = lineage.sources(experiment, folder.root.parent)
     starts = weights.of_arms(experiment, stages, download=options.download)
     with folder.lock(), ExitStack() as stack:
         session = Session(options, stack)
@@ -211,7 +207,7 @@ def _go_on(
     recipes = [recipe for recipe in experiment.recipes if recipe.name in open_arms]
     left = [trial for trial in todo.trials if trial.name not in todo.done]
     begun = saved or {"precision_by_arm": {}, "threads": 0}
-    prober = Prober(todo.starts, todo.kept, todo.prepared, begun["precision_by_arm"])
+    prober = Prober(todo.starts, todo.prepared, begun["precision_by_arm"], todo.kept)
     share, probes = plan.lay_out(experiment, recipes, left, nodes, prober, begun["threads"])
     drawn = plan.make(experiment, todo.trials, todo.done, nodes, share, probes, folder.root)
     watcher.planned(folder, drawn)
@@ -228,9 +224,8 @@ def _go_on(
     began, frozen_arms = time.time(), [recipe for recipe in recipes if todo.kept.get(recipe.name)]
     if frozen_arms:
         watcher.stage("computing what frozen layers give")
-    bank = frozen.bank(
-        options.home, experiment, frozen_arms, todo.starts, todo.prepared, drawn.device, precision, share
-    )
+    machine = ledger.Machine(drawn.device, precision, share.cpus)
+    bank = frozen.bank(options.home, experiment.seed, frozen_arms, todo.starts, todo.prepared, machine, share)
     session.features_seconds = time.time() - began
     watcher.training(folder)
     images = feed.images(todo.prepared)

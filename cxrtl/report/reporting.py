@@ -84,7 +84,7 @@ def _of_training(summary: Summary) -> dict[str, str]:
     return {
         "goal": f"To estimate how well the recipe {_goal(summary)}.",
         "model": f"The network is {knob['backbone']} with a new {LAYERS[summary['task']]}.",
-        "init": f"It started from {STARTS.get(knob['init'], 'weights of a file, named with its hash in the report')}.",
+        "init": f"It started from {STARTS[knob['init'].partition(':')[0]]}.",
         "training": f"It was trained for up to {knob['budgets'].split(', ')[-1]} iterations of {knob['batch_size']} "
         f"images ({knob['optimizer']}, rate {knob['rate']}, new layer times {knob['head_rate_factor']}, "
         f"{knob['schedule']} schedule, weight decay {knob['weight_decay']}), loss {weighted}, on {summary['device']} "
@@ -115,7 +115,13 @@ LAYERS = {
     "multilabel": "layer of one output a finding",
     "segmentation": "decoder",
 }
-STARTS = {"scratch": "random weights", "imagenet": "ImageNet weights"}
+STARTS = {
+    "scratch": "random weights",
+    "imagenet": "ImageNet weights",
+    "file": "weights of a file, named with its hash in the report",
+    "weights": "weights of a file, named with its hash in the report",
+    "stage": "the weights of an earlier run, whose lineage is kept with this one",
+}
 SOFTWARE = ("cxrtl", "python", "torch", "torchvision", "ray")
 
 

@@ -163,9 +163,10 @@ def test_stage_on_its_own_patients_is_refused_and_names_them(undisturbed: Path, 
 
 @pytest.mark.slow
 def test_staged_run_keeps_its_lineage(undisturbed: Path, tmp_path: Path) -> None:
-    path = experiment(tmp_path, "freeze_until = 'features.2'\nviews = 2\n")
+    path = experiment(tmp_path)
     path.write_text(path.read_text().replace('name = "small"', 'name = "later"').replace("scratch", "stage:small"))
-    done = cxrtl("run", path, "--home", undisturbed, "--set", "data.phantom_seed=7")
+    changes = ("data.phantom_seed=7", "train.freeze_until=features.2", "train.views=2")
+    done = cxrtl("run", path, "--home", undisturbed, *(word for change in changes for word in ("--set", change)))
     assert done.returncode == 0, done.stderr
     run = undisturbed / "runs/later"
     resolved = json.loads((run / "experiment.resolved.json").read_text())
