@@ -212,7 +212,7 @@ def compare(
         screen.written(page.write_comparison(found, out or loaded.run.path(f"compare-{second.absolute().stem}")))
 
 
-for verb in (verbs.predict, verbs.evaluate, verbs.explain, verbs.export):
+for verb in (verbs.predict, verbs.evaluate, verbs.explain, verbs.export, verbs.bench):
     app.command()(verb)
 
 

@@ -139,6 +139,20 @@ class Screen:
             self.out.print(escape(text), soft_wrap=True)
         self.out.print(escape(str(folder)), soft_wrap=True)
 
+    def measured(self, found: dict[str, Any], path: Path) -> None:
+        """The table of `cxrtl bench`."""
+        table = Table("loop", "images/s", "share of peak", title=f"{found['backbone']}, {found['size']} px")
+        for name, rate in found["images_per_second"].items():
+            table.add_row(name, f"{rate:,.1f}", f"{found['share_of_peak'][name]:.0%}")
+        self._say({"bench": found}, "")
+        if not self.as_json:
+            self.out.print(table)
+            self.out.print(
+                f"cxrtl is {found['over_naive']:.2f} × the naive loop and {found['over_best_plain']:.2f} × the best "
+                f"plain one ({found['best_plain']}); medians of {len(found['rounds'])} rounds\n{escape(str(path))}",
+                soft_wrap=True,
+            )
+
     def weights(self, entry: dict[str, str], state: str) -> None:
         text = f"[bold]{escape(entry['name'])}[/bold] {state}: {escape(entry['path'])}\n  sha256 {entry['sha256']}; "
         self._say({**entry, "state": state}, f"{text}{escape(entry['licence'])}; {escape(entry['source'])}")

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from cxrtl.console import Screen
+from cxrtl.errors import ConfigError
 from cxrtl.options import Address, Folder, Home, Json, Set, Verbose, data_of, home_folder, manners, run_folder
 
 ArmName = Annotated[str, typer.Option("--arm", help="The arm whose models to use. [default: the first]")]
@@ -140,3 +141,28 @@ def explain(
         screen.stage(f"explaining arm {trained.recipe.name} after {trained.iterations} iterations")
         explaining.explain(trained, prepared, masks)
         screen.written(page.write_report(run))
+
+
+def bench(
+    backbone: Annotated[str, typer.Option(help="Any classification model of torchvision.")] = "resnet50",
+    batch: Annotated[int, typer.Option(help="Images an iteration.")] = 25,
+    size: Annotated[int, typer.Option(help="Side of the images, pixels.")] = 224,
+    steps: Annotated[int, typer.Option(help="Steps each loop is timed over; 0: as suits the device.")] = 0,
+    rounds: Annotated[int, typer.Option(help="Rounds of every loop in turn.")] = 5,
+    out: Annotated[Path, typer.Option(help="Folder for the JSON file.")] = Path("benchmarks"),
+    as_json: Json = False,
+) -> None:
+    """How near to this machine's limit training is: its peak, a tutorial's loop, the best plain loop, and cxrtl."""
+    screen = Screen(as_json)
+    with manners(screen):
+        from cxrtl.bench import bench as benching
+        from cxrtl.learn.backbones import check_name
+        from cxrtl.rundir import write_json
+
+        check_name(backbone)
+        if not out.is_dir():
+            raise ConfigError(f"--out {str(out)!r} is no folder: make it, or name another")
+        found = benching.measure(benching.Wish(backbone, batch, size, steps, rounds), screen.stage)
+        path = out / f"bench-{backbone}-{size}.json"
+        write_json(path, found)
+        screen.measured(found, path)

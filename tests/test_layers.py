@@ -21,7 +21,7 @@ LAYERS = [
     ("learn",),
     ("data.prepare", "data.feed", "orchestrate"),
     ("report",),
-    ("use",),
+    ("use", "bench"),
     ("console",),
     ("options",),
     ("verbs", "weights_cli"),
