@@ -100,11 +100,11 @@ def pooled(run: RunDir) -> None:
             entry.add(scalar(name, value), row["iterations"])
         entry.close()
     pictures = Events(root)
-    for path in sorted([*run.path("figures").glob("roc-*.png"), *run.path("figures").glob("confusion*.png")]):
-        kind, _, budget = path.stem.partition("-")
+    drawn = [*run.path("figures").glob("roc-*.png"), *run.path("figures").glob("confusion*.png")]
+    steps = {path: int(budget) if (budget := path.stem.partition("-")[2]).isdigit() else 0 for path in drawn}
+    for path, step in sorted(steps.items(), key=lambda item: (item[1], item[0])):
         with Image.open(path) as image:
             shown = Summary.Image(height=image.height, width=image.width, colorspace=3)
         shown.encoded_image_string = path.read_bytes()
-        step = int(budget) if budget.isdigit() else 0
-        pictures.add(Summary(value=[Summary.Value(tag=f"report/{kind}", image=shown)]), step)
+        pictures.add(Summary(value=[Summary.Value(tag=f"report/{path.stem.partition('-')[0]}", image=shown)]), step)
     pictures.close()
