@@ -88,6 +88,7 @@ def _study(
         with screen:
             done = study.run(checked, options, screen)
         if not plan_only:
+            from cxrtl.orchestrate import board
             from cxrtl.report import finish
 
             if checked.report.explain:
@@ -97,6 +98,7 @@ def _study(
                 explain.explain(model.open_trained(done.run), done.prepared)
             screen.stage("writing the report")
             report = finish.finish(done.run, done.prepared)
+            board.pooled(done.run)
             screen.finished(done.run, report, done.done_before, done.trials)
 
 

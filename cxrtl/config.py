@@ -193,6 +193,12 @@ class Experiment(Table):
     report: Report = Report()
 
     @model_validator(mode="after")
+    def _explainable(self) -> Experiment:
+        if self.report.explain and (self.data.task == "segmentation" or self.data.channels > 1):
+            raise ValueError("report.explain is for classes of single images: take it out")
+        return self
+
+    @model_validator(mode="after")
     def _arms_resolve(self) -> Experiment:
         _ = self.recipes
         return self

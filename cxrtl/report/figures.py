@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cxrtl.predictions import FloatArray
-from cxrtl.report import curves, numbers, parts, vocabulary, words
+from cxrtl.report import curves, flow, numbers, parts, vocabulary, words
 from cxrtl.report.load import Done, Loaded, read_curve
 from cxrtl.report.shape import Row, Summary
 from cxrtl.report.style import (
@@ -49,13 +49,14 @@ class Drawings:
     confusion: Drawing | None
     progress: tuple[Drawing, ...]
     forest: Drawing | None
+    flow: Drawing | None
 
 
 def draw(loaded: Loaded, summary: Summary) -> Drawings:
     """Draw all figures into the run's `figures/`, replacing what an earlier report left there."""
     folder = loaded.run.path("figures")
     folder.mkdir(exist_ok=True)
-    for kind in ("roc-", "precision-", "calibration-", "progress-", "part-", "confusion", "subgroups"):
+    for kind in ("roc-", "precision-", "calibration-", "progress-", "part-", "confusion", "subgroups", "flow"):
         for stale in folder.glob(f"{kind}*.*"):
             stale.unlink()
     budgets = sorted({row["iterations"] for row in summary["rows"]})[-SHOWN_BUDGETS:]
@@ -70,6 +71,7 @@ def draw(loaded: Loaded, summary: Summary) -> Drawings:
             confusion=parts.confusion(summary, budgets, folder),
             progress=_progress(loaded, folder),
             forest=curves.forest(summary, folder),
+            flow=flow.draw(loaded, folder),
         )
 
 

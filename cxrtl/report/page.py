@@ -15,6 +15,7 @@ from cxrtl.report.figures import SHOWN_PROGRESS, Drawings, draw
 from cxrtl.report.load import load_run
 from cxrtl.report.markdown import markdown
 from cxrtl.report.measures import threshold_table
+from cxrtl.report.references import references
 from cxrtl.report.reporting import reporting
 from cxrtl.report.saliency import Gallery, read_gallery
 from cxrtl.report.samples import SHOWN_SIDE, Sample, read_samples
@@ -35,7 +36,8 @@ CSP = (
 
 
 def write_report(run: RunDir, partial: bool = False) -> Path:
-    """Write `summary.json`, `figures/`, `report.md`, `reporting.md` and `report.html`; return the page's path.
+    """Write `summary.json`, `figures/`, `report.md`, `reporting.md`, `references.bib` and `report.html`; return
+    the page's path.
 
     The same result files give the same bytes. Each file is replaced atomically, the page last.
 
@@ -49,11 +51,13 @@ def write_report(run: RunDir, partial: bool = False) -> Path:
     write_json(run.path("summary.json"), summary)
     write_bytes(run.path("report.md"), markdown(summary).encode())
     write_bytes(run.path("reporting.md"), reporting(summary).encode())
+    gallery = read_gallery(run)
+    write_bytes(run.path("references.bib"), references(loaded, summary, gallery is not None).encode())
     page = run.path("report.html")
     shown = summary["rows"] if summary["task"] == "binary" else []
     scores = [threshold_table(loaded.predictions.select(row["arm"], row["iterations"])) for row in shown]
     twins = examined.read_twins(run, summary["examined"])
-    write_bytes(page, render(summary, drawings, samples, scores, twins, read_gallery(run)).encode())
+    write_bytes(page, render(summary, drawings, samples, scores, twins, gallery).encode())
     return page
 
 

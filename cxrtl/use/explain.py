@@ -24,7 +24,7 @@ from cxrtl.data.prepared import DATASET, open_prepared
 from cxrtl.errors import PreparedError
 from cxrtl.evaluate.intervals import wilson
 from cxrtl.evaluate.metrics import THRESHOLD
-from cxrtl.learn import backbones
+from cxrtl.learn import transfer
 from cxrtl.predictions import FloatArray, Predictions
 from cxrtl.records import Prepared
 from cxrtl.report.saliency import FOLDER, Explained, Mean, Picture, Randomised, Region, write_explained
@@ -166,9 +166,8 @@ def _pixels(prepared: Prepared, part: pd.DataFrame) -> npt.NDArray[np.uint8]:
 
 
 def _untrained(trained: Trained) -> dict[str, torch.Tensor]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return backbones.build(trained.recipe.train.backbone, len(trained.classes)).state_dict()
+    train, classes = trained.recipe.train, len(trained.classes)
+    return transfer.make_model(train, None, classes, 0, 0, torch.device("cpu"), trained.task).state_dict()
 
 
 def _pictures(chosen: pd.DataFrame, found: _Heats, classes: Sequence[str], folder: Path) -> Iterator[Picture]:

@@ -18,10 +18,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from cxrtl.config import Recipe
+from cxrtl.config import Recipe, Train
 from cxrtl.data.images import How
 from cxrtl.errors import ConfigError, DamagedError, PredictionsError
-from cxrtl.learn import backbones
+from cxrtl.learn import backbones, transfer
 from cxrtl.learn.augment import Normalise
 from cxrtl.predictions import FloatArray
 from cxrtl.records import Task
@@ -74,7 +74,7 @@ class Trained:
 
     def model(self, fold: int, device: torch.device) -> nn.Module:
         """The fold's model in evaluation mode. Raises DamagedError as `revive` does."""
-        return revive(self.file(fold), self.recipe.train.backbone, len(self.classes), device)
+        return revive(self.file(fold), self.recipe.train, len(self.classes), self.task, device)
 
     def ensemble(self, device: torch.device, folds: Sequence[int] = ()) -> Ensemble:
         """The models of `folds`, or of all."""
@@ -117,15 +117,15 @@ def open_trained(run: RunDir, arm: str = "", iterations: int = 0) -> Trained:
     return Trained(loaded, recipe, iterations, dict(sorted(done.items())))
 
 
-def revive(file: Weighed, backbone: str, classes: int, device: torch.device) -> nn.Module:
-    """A model in evaluation mode from a safetensors file.
+def revive(file: Weighed, train: Train, classes: int, task: Task, device: torch.device) -> nn.Module:
+    """The model that `train` makes, in evaluation mode, with the parameters of a safetensors file.
 
     Raises:
         DamagedError: the file is not the one expected, is no safetensors file, or holds other names, shapes or types
             than the backbone.
     """
     where = "/".join(file.path.parts[-3:])
-    model = backbones.build(backbone, classes)
+    model = transfer.make_model(train, None, classes, 0, 0, torch.device("cpu"), task)
     wanted = {key: (value.shape, value.dtype) for key, value in model.state_dict().items()}
     content = file.path.read_bytes()
     if hashlib.sha256(content).hexdigest() != file.sha256:
@@ -135,7 +135,7 @@ def revive(file: Weighed, backbone: str, classes: int, device: torch.device) -> 
     except (safetensors.SafetensorError, ValueError, KeyError, OverflowError):
         raise DamagedError(f"{where} is no safetensors file") from None
     if {key: (value.shape, value.dtype) for key, value in given.items()} != wanted:
-        raise DamagedError(f"{where} does not hold the weights of a {backbone} with {classes} classes")
+        raise DamagedError(f"{where} does not hold the weights of a {train.backbone} with {classes} classes")
     model.load_state_dict(given)
     for module in model.modules():  # a map of what a layer gave must not be overwritten by the next
         if getattr(module, "inplace", False):

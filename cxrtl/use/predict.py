@@ -27,6 +27,7 @@ import ray.data
 import torch
 
 from cxrtl import rundir
+from cxrtl.config import Train
 from cxrtl.data.images import How, Unusable
 from cxrtl.data.images.guard import decode_all
 from cxrtl.errors import ConfigError, PreparedError
@@ -56,7 +57,7 @@ class Scorer:
     """What scores a batch of rows. Travels to other machines, which see the run folder too: it names the weights."""
 
     files: tuple[Weighed, ...]
-    backbone: str
+    train: Train
     classes: tuple[str, ...]
     task: Task
     size: int
@@ -65,10 +66,10 @@ class Scorer:
     @classmethod
     def of(cls, trained: Trained, explain: bool) -> Scorer:
         files = tuple(trained.file(fold) for fold in trained.trials)
-        return cls(files, trained.recipe.train.backbone, trained.classes, trained.task, trained.how.size, explain)
+        return cls(files, trained.recipe.train, trained.classes, trained.task, trained.how.size, explain)
 
     def ensemble(self, device: torch.device) -> Ensemble:
-        models = [revive(file, self.backbone, len(self.classes), device) for file in self.files]
+        models = [revive(file, self.train, len(self.classes), self.task, device) for file in self.files]
         return Ensemble(models, self.task, device)
 
 
@@ -79,7 +80,7 @@ class Score:
         if whole_machine:
             torch.set_num_threads(os.cpu_count() or 1)  # Ray gives an actor one
         self.scorer, self.ensemble = scorer, scorer.ensemble(best_device())
-        parts = (scorer.backbone, len(scorer.classes), scorer.task, scorer.size)
+        parts = (scorer.train.backbone, len(scorer.classes), scorer.task, scorer.size)
         self.saliency = [Saliency(model, *parts) for model in self.ensemble.models] if scorer.explain else []
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

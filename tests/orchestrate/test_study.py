@@ -44,6 +44,21 @@ def test_tensorboard_shows_curves_and_budgets_as_hparams(undisturbed: Path) -> N
         assert b"budget" in plugin["_hparams_/session_start_info"]
 
 
+def test_tensorboard_shows_pooled_metrics_and_the_drawings(undisturbed: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    root = undisturbed / "runs/small/tensorboard/pooled"
+    board = EventAccumulator(str(root), size_guidance={"images": 0}).Reload()
+    assert [event.step for event in board.Images("report/roc")] == [20, 120]
+    figure = (undisturbed / "runs/small/figures/confusion.png").read_bytes()
+    assert board.Images("report/confusion")[0].encoded_image_string == figure
+    summary = json.loads((undisturbed / "runs/small/summary.json").read_text())
+    for row in summary["rows"]:
+        entry = EventAccumulator(str(root / row["arm"] / f"budget-{row['iterations']}")).Reload()
+        assert entry.Scalars("pooled/auc")[0].value == pytest.approx(row["metrics"]["auc"]["value"])
+        assert b"budget" in entry.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+
+
 def test_every_image_is_predicted_once_by_models_that_did_not_see_its_patient(undisturbed: Path) -> None:
     folds = pd.read_parquet(undisturbed / "runs/small/folds.parquet")
     for budget in (20, 200):

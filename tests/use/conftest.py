@@ -20,7 +20,7 @@ from cxrtl.data.manifest import build
 from cxrtl.data.prepare import _describe
 from cxrtl.data.prepared import shard_paths, write_description
 from cxrtl.data.shards import Layout, make_shard, slices
-from cxrtl.orchestrate import ledger, plan
+from cxrtl.orchestrate import frozen, ledger, plan
 from cxrtl.orchestrate.fold import FoldRun, Job
 from cxrtl.orchestrate.probe import Share
 from cxrtl.orchestrate.study import ensure_folds
@@ -105,9 +105,9 @@ def train(root: Path, labels: Path, key: bytes) -> Tiny:
     prepared = prepare(experiment, root / "prepared" / "table-tiny", key)
     folds = ensure_folds(run, experiment, prepared)
     starts = {recipe.name: None for recipe in experiment.recipes}
-    identity = ledger.Identity.of(experiment, prepared, folds, starts)
+    identity = ledger.Identity.of(experiment, prepared, folds, starts, {})
     machine = ledger.Machine("cpu", dict.fromkeys(starts, "fp32"), 1)
-    saved = ledger.write(run, experiment, identity, prepared, folds, starts, machine, "cxrtl run tiny.toml")
+    saved = ledger.write(run, experiment, identity, prepared, folds, starts, machine, "cxrtl run tiny.toml", {})
     trials = plan.trials(experiment, folds.k)
     job = Job(
         run=run,
@@ -120,6 +120,7 @@ def train(root: Path, labels: Path, key: bytes) -> Tiny:
         division=folds.division,
         prepared=prepared,
         share=Share(1, 0),
+        bank=frozen.Bank(),
     )
     held = folds.frame["fold"].to_numpy()
     for trial in trials:

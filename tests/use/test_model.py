@@ -66,10 +66,11 @@ def test_altered_weights_are_refused(copy: RunDir) -> None:
 
 
 def test_weights_that_change_between_check_and_use_are_refused(copy: RunDir) -> None:
-    file = open_trained(copy).file(0)
+    trained = open_trained(copy)
+    file = trained.file(0)
     copy.path(WEIGHTS).write_bytes(b"other")
     with pytest.raises(DamagedError, match="changed after it was checked"):
-        revive(file, "shufflenet_v2_x0_5", 2, CPU)
+        revive(file, trained.recipe.train, 2, "binary", CPU)
 
 
 def test_weights_behind_a_link_are_refused(copy: RunDir, tmp_path: Path) -> None:
