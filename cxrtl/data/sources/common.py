@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,15 +112,16 @@ def resolve_classes(labels: Iterable[str], data: Data) -> tuple[str, ...]:
     Raises:
         ManifestError: there are not as many classes as the task needs, or one that `data` names is not there.
     """
-    found = sorted(set(labels))
+    counts = Counter(labels)
+    found = sorted(counts)
     absent = sorted(set(data.classes) - set(found))
     if absent:
-        raise ManifestError(f"data.classes names {absent}, of which there is no image: there is {_few(found)}")
+        raise ManifestError(f"data.classes names {absent}, of which there is no image: there is {_few(counts)}")
     if len(found) != 2 and (data.task == "binary" or len(found) < 2):
         wanted = "there must be 2" if data.task == "binary" else "there must be more"
         several = " A task of several classes is data.task = 'multiclass'." if len(found) > 2 else ""
         raise ManifestError(
-            f"there are {len(found)} classes, and {wanted}: {_few(found)}. Leave out the images of other classes "
+            f"there are {len(found)} classes, and {wanted}: {_few(counts)}. Leave out the images of other classes "
             f"(data.classes), or point data.label_column (or data.path) at what tells them apart.{several}"
         )
     if len(found) > _MOST:
@@ -130,15 +132,20 @@ def resolve_classes(labels: Iterable[str], data: Data) -> tuple[str, ...]:
     if data.positive:
         if data.positive not in classes:
             raise ManifestError(
-                f"data.positive = {data.positive!r} is not among the classes {classes}: name one of them"
+                f"data.positive = {data.positive!r} is not among the classes, {_few(counts)}: name one of them"
             )
         classes.sort(key=data.positive.__eq__)
     return tuple(classes)
 
 
-def _few(classes: list[str]) -> list[str] | str:
-    """The classes, unless there are so many that they may be identifiers."""
-    return classes if len(classes) <= _LISTED else "too many to list"
+def _few(counts: Mapping[str, int]) -> str:
+    """The classes, unless there are so many that they may be identifiers; of one that a single image has, its number:
+    a damaged row, say, puts another cell there."""
+    if len(counts) > _LISTED:
+        return "too many to list"
+    named = [name for name in sorted(counts) if counts[name] > 1 and name.isprintable()]
+    others = len(counts) - len(named)
+    return f"{named}" + (f" and {others} not listed here, of one image each or not printable" if others else "")
 
 
 def folder_of(data: Data, what: str) -> Path:
