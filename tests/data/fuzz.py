@@ -11,8 +11,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import tomli_w
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -26,8 +28,10 @@ from tests.data import public_sets
 from tests.data.bad_inputs import corpus
 from tests.data.helpers import CANARY, labelled
 from tests.data.test_dicom import BUNDLED, encoded, radiograph
+from tests.data.test_stack import nifti
 
 HOW = How(32, file_seconds=20, memory_mib=1024)
+VOLUME = replace(HOW, slices=1)
 LARGEST_SEED = 60_000  # bytes: larger files make rounds slow and hold nothing new
 ROUND = 100  # examples of one round
 Edit = tuple[str, float, bytes]
@@ -62,7 +66,9 @@ class Fuzz:
 
     def __init__(self, root: Path) -> None:
         self.root, self.seen = root, Counter[str]()
-        files = [*map(Path, corpus(root / "bad")), *BUNDLED]
+        volume = np.arange(16 * 16 * 5, dtype=np.int16).reshape(16, 16, 5)
+        volumes = [nifti(root / name, volume) for name in ("volume.nii", "volume.nii.gz")]
+        files = [*map(Path, [*corpus(root / "bad"), *volumes]), *BUNDLED]
         images = {path.name: path.read_bytes() for path in files} | {"plain.dcm": encoded(radiograph())}
         self.images = sorted((name, data) for name, data in images.items() if len(data) <= LARGEST_SEED)
         self.tables = self._tables()
@@ -84,7 +90,7 @@ class Fuzz:
         name, data = self.images[which % len(self.images)]
         path = self.root / "mutated"
         path.write_bytes(mutated(data, changes))
-        (answer,) = decode_all([str(path)], HOW)
+        (answer,) = decode_all([str(path)], VOLUME if name.startswith("volume") else HOW)
         outcome = "used" if isinstance(answer, Decoded) else answer.reason
         self.seen[f"decoder: {outcome}"] += 1
         assert outcome == "used" or outcome in REASONS

@@ -101,7 +101,10 @@ def format_of(data: bytes) -> str:
 def _is_nifti(data: bytes) -> bool:
     """Whether the header's magic stands where NIfTI-1 or NIfTI-2 has it, behind gzip's where there is one."""
     if data.startswith(b"\x1f\x8b"):
-        data = zlib.decompressobj(wbits=31).decompress(data, 352)
+        try:
+            data = zlib.decompressobj(wbits=31).decompress(data, 352)
+        except zlib.error:  # damaged within the first few bytes: nobody's header
+            return False
     return data[344:348] == b"n+1\0" or data[4:8] == b"n+2\0"
 
 

@@ -136,8 +136,8 @@ def _require(table: pa.Table, columns: list[str], typed: str) -> None:
     missing = [name for name in columns if name not in table.column_names]
     if missing:
         raise ManifestError(
-            f"label table {typed!r} lacks the column(s) {missing}; it has {table.column_names}. Set data.image_column, "
-            "data.label_column and data.keep_columns to the right ones."
+            f"label table {typed!r} lacks the column(s) {missing} among its {table.num_columns}: is its first line a "
+            "header? Set data.image_column, data.label_column and data.keep_columns to what stands there."
         )
 
 
