@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from cxrtl import config, weights_cli
+from cxrtl import config, verbs, weights_cli
 from cxrtl.console import Screen
-from cxrtl.errors import ConfigError, CxrtlError, Interrupted, ManifestError, RunError
+from cxrtl.options import (
+    Address,
+    Download,
+    File,
+    Folder,
+    Home,
+    Json,
+    Set,
+    Verbose,
+    data_of,
+    experiment_of,
+    home_folder,
+    manners,
+    run_folder,
+)
 from cxrtl.rundir import RunDir
 
 app = typer.Typer(
@@ -25,27 +36,6 @@ app = typer.Typer(
 )
 
 app.add_typer(weights_cli.app, name="weights")
-
-Home = Annotated[
-    Path | None,
-    typer.Option(help="Folder of `runs` and `prepared`. [default: $CXRTL_HOME, else here; in a Ray job ~/cxrtl]"),
-]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a knob: train.rate=1e-3")]
-Address = Annotated[
-    str | None, typer.Option(help="Ray cluster to join. [default: $RAY_ADDRESS, else Ray is started here]")
-]
-Download = Annotated[bool, typer.Option(help="Fetch ImageNet weights that are missing here.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what Ray says.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line, for machines.")]
-File = Annotated[Path, typer.Argument(metavar="EXPERIMENT.toml", help="The experiment file.")]
-Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder, such as runs/demo.")]
-
-
-def home_folder(given: Path | None) -> Path:
-    """Where runs and prepared sets live. A Ray job's working directory is a copy that is thrown away: not there."""
-    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    fallback = Path.home() / "cxrtl" if in_job else Path()
-    return (given or Path(os.environ.get("CXRTL_HOME") or fallback)).expanduser().absolute()
 
 
 @app.command()
@@ -98,10 +88,17 @@ def _study(
         with screen:
             done = study.run(checked, options, screen)
         if not plan_only:
+            from cxrtl.orchestrate import board
             from cxrtl.report import finish
 
+            if checked.report.explain:
+                from cxrtl.use import explain, model
+
+                screen.stage("explaining held-out images")
+                explain.explain(model.open_trained(done.run), done.prepared)
             screen.stage("writing the report")
             report = finish.finish(done.run, done.prepared)
+            board.pooled(done.run)
             screen.finished(done.run, report, done.done_before, done.trials)
 
 
@@ -119,7 +116,7 @@ def prepare(
     """Turn images into Parquet shards; list what cannot be used. `run` does this too, where it is not done yet."""
     screen = Screen(as_json)
     with manners(screen):
-        data = _data_of(source, set_ or [])
+        data = data_of(source, set_ or [])
         from contextlib import ExitStack
 
         from cxrtl.orchestrate import study
@@ -130,17 +127,36 @@ def prepare(
         screen.prepared(prepared)
 
 
-def _data_of(source: Path, overrides: list[str]) -> config.Data:
-    if source.suffix == ".toml":
-        return config.load(source, overrides).data
-    if not source.exists():
-        raise ManifestError(f"source {str(source)!r} does not exist: give an image folder, a table or an experiment")
-    kind = "folder" if source.is_dir() else "table"
-    raw: dict[str, Any] = {"name": "prepare", "data": {"source": kind, "path": str(source)}}
-    for override in overrides:
-        key = override if override.startswith("data.") else f"data.{override}"
-        config.apply(raw, key)
-    return config.parse(raw, where="prepare").data
+@app.command()
+def audit(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_SOURCE", help="A run's folder; or an image folder, a table, a .toml.")
+    ],
+    home: Home = None,
+    set_: Set = None,
+    address: Address = None,
+    verbose: Verbose = False,
+    as_json: Json = False,
+) -> None:
+    """Look for leaks, look-alikes and shortcuts: in a run, or in images before anything trains on them."""
+    screen = Screen(as_json)
+    with manners(screen):
+        is_run = (source / "experiment.resolved.json").exists()
+        experiment = None if is_run else experiment_of(source, set_ or [])
+        from contextlib import ExitStack
+
+        from cxrtl.data.audit import require_clean
+        from cxrtl.orchestrate import auditing, study
+
+        place = source.absolute().parents[1] if is_run and home is None else home_folder(home)
+        with screen, ExitStack() as stack:
+            session = study.Session(study.Options(place, "", address, verbose=verbose), stack)
+            if experiment:
+                found = auditing.audit_source(experiment, session, screen)
+            else:
+                found = auditing.audit_run(RunDir(source.absolute()), session, screen)
+        screen.audited(found.folder, found.certificate, found.found)
+        require_clean(found.certificate)
 
 
 @app.command()
@@ -173,7 +189,7 @@ def report(
 
     screen = Screen(as_json)
     with manners(screen):
-        screen.written(page.write_report(_run_folder(folder), partial))
+        screen.written(page.write_report(run_folder(folder), partial))
 
 
 @app.command()
@@ -190,36 +206,16 @@ def compare(
 
     screen = Screen(as_json)
     with manners(screen):
-        loaded = load_run(_run_folder(first))
+        loaded = load_run(run_folder(first))
         if second.is_file():
             found = versus.compare_published(loaded, second)
         else:
-            found = versus.compare_runs(loaded, load_run(_run_folder(second)), unpaired)
+            found = versus.compare_runs(loaded, load_run(run_folder(second)), unpaired)
         screen.written(page.write_comparison(found, out or loaded.run.path(f"compare-{second.absolute().stem}")))
 
 
-def _run_folder(folder: Path) -> RunDir:
-    root = folder.absolute()
-    if not (root / "experiment.resolved.json").exists():
-        raise ConfigError(f"{root} holds no run: give the folder that `cxrtl run` printed, such as runs/demo")
-    return RunDir(root)
-
-
-@contextmanager
-def manners(screen: Screen) -> Iterator[None]:
-    """Turn our errors into a message and an exit code, and the user's Ctrl-C into a calm end."""
-    try:
-        yield
-    except CxrtlError as error:
-        screen.error(error)
-        raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        screen.error(Interrupted("stopped. What is finished is kept: run the same command to go on."))
-        raise typer.Exit(Interrupted.exit_code) from None
-    except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        screen.error(RunError(f"{what}. What is finished is kept: mend this and run the same command."))
-        raise typer.Exit(RunError.exit_code) from None
+for verb in (verbs.predict, verbs.evaluate, verbs.explain, verbs.export, verbs.bench):
+    app.command()(verb)
 
 
 def main(words: list[str] | None = None) -> None:

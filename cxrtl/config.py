@@ -162,6 +162,7 @@ class Report(Table):
     top_k: tuple[Annotated[int, Field(ge=2, le=100)], ...] = Field(
         (2,), description="multiclass: also the share of images whose class is among the k highest scores"
     )
+    explain: bool = Field(False, description="end the run with Grad-CAM of held-out images, as `cxrtl explain` does")
     smallest_group: int = Field(10, ge=1, description="subgroups of fewer patients are not shown")
 
 
@@ -190,6 +191,12 @@ class Experiment(Table):
     )
     published: tuple[Published, ...] = Field((), description="published rows to compare with")
     report: Report = Report()
+
+    @model_validator(mode="after")
+    def _explainable(self) -> Experiment:
+        if self.report.explain and (self.data.task == "segmentation" or self.data.channels > 1):
+            raise ValueError("report.explain is for classes of single images: take it out")
+        return self
 
     @model_validator(mode="after")
     def _arms_resolve(self) -> Experiment:

@@ -57,10 +57,10 @@ class Screen:
         self._say({"stage": text}, f"[dim]{escape(text)}[/dim]")
 
     def preparing(self, done: int, total: int) -> None:
-        tenth = done * 10 // total
-        if tenth > self.counted or done == total:
-            self.counted = 0 if done == total else tenth
-            self._say({"prepared": done, "of": total}, f"[dim]  {done} of {total} images[/dim]")
+        self._tenth("prepared", done, total)
+
+    def predicting(self, done: int, total: int) -> None:
+        self._tenth("predicted", done, total)
 
     def planned(self, run: RunDir, plan: Plan) -> None:
         record = {
@@ -119,6 +119,40 @@ class Screen:
         text = f"{prepared.images} images ({counts}), {patients}; skipped: {skipped}\n{escape(str(prepared.folder))}"
         self._say(record, text)
 
+    def audited(self, folder: Path, certificate: dict[str, Any], found: dict[str, Any]) -> None:
+        """A line for each check, the look-alikes, and a line for each shortcut tried."""
+        if self.as_json:
+            print(json.dumps({"folder": str(folder), "certificate": certificate, **found}), flush=True)
+            return
+        for check in certificate["checks"]:
+            self.out.print(f"{'passed' if check['passed'] else '[bold red]failed[/bold red]'}  {check['name']}")
+        for note in certificate["notes"]:
+            self.out.print(f"note    {escape(note)}", soft_wrap=True)
+        alike = found["lookalikes"]
+        self.out.print(f"{alike['pairs']} look-alike pair(s) across folds, {alike['mirrored']} of them mirrored")
+        for pair in alike["nearest"][:10]:
+            self.out.print(f"        {' '.join(pair['images'])}, {pair['bits']} bits apart", highlight=False)
+        for row in found["shortcuts"]:
+            auc = "–" if row["auc"] is None else f"{row['auc']:.3f}"
+            interval = f" ({row['low']:.3f} to {row['high']:.3f})" if row["low"] is not None else ""
+            text = f"AUC {auc}{interval} from {row['features']} for {row['target']}: {row['reading']}"
+            self.out.print(escape(text), soft_wrap=True)
+        self.out.print(escape(str(folder)), soft_wrap=True)
+
+    def measured(self, found: dict[str, Any], path: Path) -> None:
+        """The table of `cxrtl bench`."""
+        table = Table("loop", "images/s", "share of peak", title=f"{found['backbone']}, {found['size']} px")
+        for name, rate in found["images_per_second"].items():
+            table.add_row(name, f"{rate:,.1f}", f"{found['share_of_peak'][name]:.0%}")
+        self._say({"bench": found}, "")
+        if not self.as_json:
+            self.out.print(table)
+            self.out.print(
+                f"cxrtl is {found['over_naive']:.2f} × the naive loop and {found['over_best_plain']:.2f} × the best "
+                f"plain one ({found['best_plain']}); medians of {len(found['rounds'])} rounds\n{escape(str(path))}",
+                soft_wrap=True,
+            )
+
     def weights(self, entry: dict[str, str], state: str) -> None:
         text = f"[bold]{escape(entry['name'])}[/bold] {state}: {escape(entry['path'])}\n  sha256 {entry['sha256']}; "
         self._say({**entry, "state": state}, f"{text}{escape(entry['licence'])}; {escape(entry['source'])}")
@@ -135,6 +169,16 @@ class Screen:
         self.out.print(table)
         self.out.print(", ".join(f"{found.count(s)} {s}" for s in get_args(State) if found.count(s)))
 
+    def predicted(self, table: Path, scored: int, reasons: dict[str, int]) -> None:
+        failed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        without = f"; without a score: {failed}" if failed else ""
+        text = f"{scored} images scored{without}. Table: {escape(str(table))}"
+        self._say({"predictions": str(table), "scored": scored, "unusable": reasons}, text)
+
+    def exported(self, file: Path, difference: float, images: int) -> None:
+        text = f"{escape(str(file))}: within {difference:.1g} of PyTorch on {images} images. The card lies beside it."
+        self._say({"onnx": str(file), "difference": difference, "images": images}, text)
+
     def error(self, error: CxrtlError) -> None:
         self._end_live()
         if self.as_json:
@@ -143,6 +187,13 @@ class Screen:
             self.err.print(f"[bold red]{type(error).__name__}[/bold red]: {escape(str(error))}", soft_wrap=True)
 
     # inside
+
+    def _tenth(self, what: str, done: int, total: int) -> None:
+        """Say how far it is, each tenth of the way."""
+        tenth = done * 10 // total
+        if tenth > self.counted or done == total:
+            self.counted = 0 if done == total else tenth
+            self._say({what: done, "of": total}, f"[dim]  {done} of {total} images[/dim]")
 
     def _say(self, record: dict[str, Any], text: str) -> None:
         if self.as_json:

@@ -26,6 +26,7 @@ IntArray = npt.NDArray[np.int64]
 Task = Literal["binary", "multiclass", "multilabel", "segmentation"]
 MANIFEST_COLUMNS = ("image_id", "patient_id", "study_id", "label", "path")
 INDEX_COLUMNS = ("row", "image_id", "patient_id", "study_id", "label", "target", "content_hash")
+SIZE_COLUMNS = ("original_width", "original_height")  # of a picture before it was fitted into the square, pixels
 FOLD_COLUMNS = ("image_id", "patient_id", "label", "content_hash", "fold")
 
 

@@ -1,8 +1,8 @@
 """Where each file of a run lives, and how it is written so that a crash at any moment leaves a readable folder.
 
 runs/<name>/
-  experiment.toml experiment.resolved.json environment.json folds.parquet leakage.json plan.json
-  samples.parquet subjects.parquet
+  experiment.toml experiment.resolved.json environment.json folds.parquet leakage.json audit.json data.json plan.json
+  samples.parquet subjects.parquet lookalikes.parquet
   <arm>/fold<k>/  weights-<iterations>.safetensors  state.json  curve.jsonl  predictions-<iterations>.parquet
                   masks-<iterations>.parquet (segmentation: `image_id` and the `mask` found, a byte a pixel)
                   progress.json  result.json (written last: its presence, with the hashes it names, means done)

@@ -10,9 +10,9 @@ import typer
 
 from cxrtl.console import Screen
 from cxrtl.errors import WeightsError
+from cxrtl.options import Json, manners
 
 app = typer.Typer(no_args_is_help=True, help="Pretrained weights on this machine: names, sha256, licence, where found.")
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line, for machines.")]
 Name = Annotated[str, typer.Option(help='The name to give them: train.init = "weights:NAME".')]
 Licence = Annotated[str, typer.Option(help="Their licence, for the record.")]
 Sha256 = Annotated[str, typer.Option(help="What the file must hash to.")]
@@ -24,7 +24,6 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """What is here, and with --all where torchvision's ImageNet weights of each backbone are looked for."""
-    from cxrtl.cli import manners  # the verbs import this module
     from cxrtl.learn import shelf  # torch: seconds to import
 
     screen = Screen(as_json)
@@ -42,7 +41,6 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Hash files again; exit code 2 where one is not what it should be."""
-    from cxrtl.cli import manners
     from cxrtl.learn import shelf
 
     screen = Screen(as_json)
@@ -64,7 +62,6 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Copy a file among the weights of this machine."""
-    from cxrtl.cli import manners
     from cxrtl.learn import shelf
 
     screen = Screen(as_json)
@@ -81,7 +78,6 @@ def fetch(
     as_json: Json = False,
 ) -> None:
     """Download weights, checked by sha256. The only verb, beside --download, that uses the network."""
-    from cxrtl.cli import manners
     from cxrtl.learn import shelf
 
     screen = Screen(as_json)

@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from cxrtl.config import Folds as FoldsConfig
 from cxrtl.errors import FoldsError
-from cxrtl.records import IntArray
+from cxrtl.records import INDEX_COLUMNS, IntArray
 
 _CURE = {
     "cv": "lower folds.k = {k} or try another folds.seed",
@@ -48,9 +48,10 @@ def divide(index: pd.DataFrame, strata: pd.Categorical, groups: IntArray, cfg: F
 def given_parts(index: pd.DataFrame, cfg: FoldsConfig) -> list[str]:
     """What `cfg.column` says of each image; raises FoldsError where it is absent or blank."""
     if cfg.column not in index:
+        kept = list(index.columns[len(INDEX_COLUMNS) :])
         raise FoldsError(
-            f"folds.column = {cfg.column!r} is no column of the prepared set, which keeps {list(index.columns[7:])}: "
-            "correct it, or name it in data.keep_columns"
+            f"folds.column = {cfg.column!r} is no column of the prepared set, which keeps {kept}: correct it, or name "
+            "it in data.keep_columns"
         )
     values = ["" if value is None or value != value else str(value).strip() for value in index[cfg.column]]
     if blank := values.count(""):

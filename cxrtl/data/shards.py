@@ -1,7 +1,7 @@
 """One shard: a slice of the manifest decoded into one Parquet file, with a ledger that lets a restart skip it.
 
-    shards/part-00000.parquet   `INDEX_COLUMNS`, the source's further columns, `pixels` and, of a segmentation, `mask`;
-                                decoded images only
+    shards/part-00000.parquet   `INDEX_COLUMNS`, the source's further columns, `SIZE_COLUMNS`, `pixels` and, of a
+                                segmentation, `mask`; decoded images only
     shards/part-00000.json      written after it: sha256, what it was made from, and which images were skipped
 
 No Ray here: `make_shard` runs in any process. It knows file paths and never writes or returns them.
@@ -25,9 +25,9 @@ from cxrtl.data.images import How, Unusable
 from cxrtl.data.images.guard import Answer, decode_all
 from cxrtl.data.images.rules import file_paths
 from cxrtl.errors import DamagedError
-from cxrtl.records import MANIFEST_COLUMNS, Manifest
+from cxrtl.records import MANIFEST_COLUMNS, SIZE_COLUMNS, Manifest
 
-VERSION = 3  # of the prepared set: layout, decoding and hashes
+VERSION = 4  # of the prepared set: layout, decoding and hashes
 SLICE = 256  # images a shard
 
 PICTURES = ("pixels", "mask")  # the columns that are no index
@@ -54,8 +54,9 @@ class Layout:
 
     @property
     def schema(self) -> pa.Schema:
-        """Index columns, extras, pixels, mask; the pixels' shape and dtype stand in plain schema metadata."""
+        """Index columns, extras, sizes, pixels, mask; the pixels' shape and dtype stand in plain schema metadata."""
         fields = [*_INDEX_TYPES.items(), *((name, pa.type_for_alias(kind)) for name, kind in self.extras.items())]
+        fields += [(name, pa.int64()) for name in SIZE_COLUMNS]
         pixels = [("pixels", pa.binary(self.how.pixel_bytes))]
         if self.how.structures:
             pixels.append(("mask", pa.binary(self.how.mask_bytes)))
@@ -185,6 +186,7 @@ def _decode(piece: dict[str, Any], layout: Layout) -> tuple[pa.Table, list[Answe
     values["target"] = [-1 if layout.how.structures else places.get(label, -1) for label in values["label"]]
     values["content_hash"] = [image.content_hash for _, image in kept]
     values["pixels"] = [image.pixels.tobytes() for _, image in kept]
+    values |= {name: [(image.width, image.height)[axis] for _, image in kept] for axis, name in enumerate(SIZE_COLUMNS)}
     values["mask"] = [image.mask.tobytes() for _, image in kept if image.mask is not None]
     schema = layout.schema
     arrays = [pa.array(values[field.name], type=field.type) for field in schema]

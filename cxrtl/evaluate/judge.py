@@ -170,6 +170,12 @@ def repeats_of(chosen: Predictions) -> IntArray | None:
     return chosen.frame["repeat"].to_numpy(np.int64)
 
 
+def first_repeat(chosen: Predictions) -> Predictions:
+    """The rows of the first repeat, one an image; all of them where nothing was repeated."""
+    repeats = repeats_of(chosen)
+    return chosen if repeats is None else rows(chosen, repeats == repeats.min())
+
+
 def patients_of(chosen: Predictions) -> IntArray | None:
     """As `patient_codes`, `[N]`; the rows of one image belong together where its patient is unknown."""
     return patient_codes(chosen.owners)

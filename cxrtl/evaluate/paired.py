@@ -38,12 +38,17 @@ def common(first: Predictions, second: Predictions) -> tuple[Predictions, Predic
     places = [part.frame[keys].assign(place=np.arange(len(part.frame))) for part in (first, second)]
     both = places[0].merge(places[1], on=keys, suffixes=("", "_other")).sort_values(["image_id", "place"])
     one, two = first.frame.iloc[both["place"]], second.frame.iloc[both["place_other"]]
-    told = ["label", *(name for name in one if str(name).startswith(("label_", "truth_")))]
-    if not one[told].reset_index(drop=True).equals(two[told].reset_index(drop=True)):
+    if not _same_truth(one, two):
         raise PredictionsError("two arms were judged by different labels or areas of the same images")
     shared = [name for name in ("fold", "patient_id", "repeat") if name in one]
     two = two.drop(columns=shared, errors="ignore").assign(**{name: one[name].to_numpy() for name in shared})
     return Predictions(one, first.classes, first.task), Predictions(two, first.classes, first.task)
+
+
+def _same_truth(one: pd.DataFrame, two: pd.DataFrame) -> bool:
+    own = [name for name in one if str(name).startswith(("label_", "truth_"))]
+    before, after = (frame[own].to_numpy(np.float64) for frame in (one, two))
+    return one["label"].tolist() == two["label"].tolist() and np.array_equal(before, after, equal_nan=True)
 
 
 def differences(first: Predictions, second: Predictions, tops: Sequence[int] = TOPS) -> dict[str, Difference]:

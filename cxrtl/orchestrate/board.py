@@ -1,19 +1,24 @@
 """TensorBoard's view of a run: `tensorboard --logdir runs/<name>/tensorboard`.
 
-Each trial has its curves under its own name, and each of its budgets an entry of the hparams table.
+Each trial has its curves under its own name, and each of its budgets an entry of the hparams table; once the report is
+written, so has each arm with its pooled metrics, beside the ROC curves and confusion matrices.
 """
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import hparams, scalar
 
+from cxrtl import rundir
 from cxrtl.config import Recipe
 from cxrtl.records import Milestone, Trial
 from cxrtl.rundir import RunDir
@@ -72,3 +77,34 @@ class Board:
 
     def close(self) -> None:
         self.events.close()
+
+
+def pooled(run: RunDir) -> None:
+    """What the report found, under `pooled`: each arm and budget an entry of the hparams table with its pooled
+    metrics, and the drawings of ROC curves and confusion matrices as images. What an earlier report left is replaced.
+
+    Raises:
+        DamagedError: the run has no report yet.
+    """
+    root, summary = run.path("tensorboard", "pooled"), rundir.read_json(run.path("summary.json"))
+    shutil.rmtree(root, ignore_errors=True)
+    knobs = {item["knob"]: item["values"] for item in summary["settings"] if item["knob"] in _KNOBS}
+    for row in summary["rows"]:
+        values = {name: values[summary["arms"].index(row["arm"])] for name, values in knobs.items()}
+        metrics = {f"pooled/{name}": found["value"] for name, found in row["metrics"].items()}
+        known = {name: value for name, value in metrics.items() if value is not None}
+        entry = Events(root / row["arm"] / f"budget-{row['iterations']}")
+        for part in hparams({**values, "arm": row["arm"], "budget": row["iterations"]}, known):
+            entry.add(part, 0)
+        for name, value in known.items():
+            entry.add(scalar(name, value), row["iterations"])
+        entry.close()
+    pictures = Events(root)
+    drawn = [*run.path("figures").glob("roc-*.png"), *run.path("figures").glob("confusion*.png")]
+    steps = {path: int(budget) if (budget := path.stem.partition("-")[2]).isdigit() else 0 for path in drawn}
+    for path, step in sorted(steps.items(), key=lambda item: (item[1], item[0])):
+        with Image.open(path) as image:
+            shown = Summary.Image(height=image.height, width=image.width, colorspace=3)
+        shown.encoded_image_string = path.read_bytes()
+        pictures.add(Summary(value=[Summary.Value(tag=f"report/{path.stem.partition('-')[0]}", image=shown)]), step)
+    pictures.close()

@@ -11,12 +11,12 @@ from typing import Any, Protocol
 
 from cxrtl import rundir
 from cxrtl.config import Data, Experiment, expand
-from cxrtl.data import audit, feed, folds, manifest, phantom
+from cxrtl.data import audit, feed, folds, manifest, phantom, survey
 from cxrtl.data.ids import fingerprint, load_key
 from cxrtl.data.images.rules import file_paths
 from cxrtl.data.prepared import open_prepared, read_index
 from cxrtl.errors import ChangedError, PreparedError
-from cxrtl.learn import backbones, freeze, lineage, weights
+from cxrtl.learn import backbones, freeze, lineage, segment, weights
 from cxrtl.learn.precision import Precision
 from cxrtl.orchestrate import cluster, environment, frozen, ledger, plan, sweep
 from cxrtl.orchestrate.fold import Job
@@ -143,7 +143,7 @@ def ensure_folds(run: RunDir, experiment: Experiment, prepared: Prepared) -> Fol
     else:
         made = folds.read_folds(expand(given)) if given else folds.make_folds(index, prepared, experiment.folds)
     folds.check_current(made, index, prepared)
-    certificate = audit.audit(made, prepared.classes[1], prepared.task)
+    certificate = audit.audit(made, prepared.classes[-1], prepared.task)
     rundir.write_json(run.path("leakage.json"), certificate)
     audit.require_clean(certificate)
     if not path.exists():
@@ -160,6 +160,8 @@ def run(experiment: Experiment, options: Options, watcher: Watcher) -> Outcome:
     folder = RunDir(options.home / "runs" / experiment.name)
     for recipe in experiment.recipes:
         backbones.check_name(recipe.train.backbone)
+        if experiment.data.task == "segmentation":
+            segment.levels(recipe.train.backbone)  # refuses one that has no maps of several sizes
         freeze.check(recipe.train)
     stages = lineage.sources(experiment, folder.root.parent)
     starts = weights.of_arms(experiment, stages, download=options.download)
@@ -167,6 +169,8 @@ def run(experiment: Experiment, options: Options, watcher: Watcher) -> Outcome:
         session = Session(options, stack)
         prepared = prepare(experiment.data, options.home, session, watcher)
         made = ensure_folds(folder, experiment, prepared)
+        watcher.stage("looking at the images")
+        survey.survey(folder, prepared, made)
         id_key = fingerprint(phantom.KEY if experiment.data.source == "phantom" else load_key())
         history = {arm: lineage.check(arm, found, made, id_key) for arm, found in stages.items()}
         kept = frozen.kept(experiment, starts, prepared)

@@ -49,7 +49,8 @@ def stage(item: Stage) -> tuple[str, ...]:
     data = f" (data {item['data_hash'][:12]})" if item["data_hash"] else ""
     learned = f"{', '.join(item['classes'])}{data}" or "–"
     sha256 = item["weights_sha256"][:12] or "–"
-    return item["stage"], run, item["init"] or "–", learned, images, patients, iterations, item["rule"] or "–", sha256
+    start = f"{item['init']} {item['init_sha256'][:12]}".strip() or "–"
+    return item["stage"], run, start, learned, images, patients, iterations, item["rule"] or "–", sha256
 
 
 def parts(summary: Summary) -> str:

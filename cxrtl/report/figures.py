@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cxrtl.predictions import FloatArray
-from cxrtl.report import curves, numbers, parts, vocabulary, words
+from cxrtl.report import curves, flow, numbers, parts, vocabulary, words
 from cxrtl.report.load import Done, Loaded, read_curve
 from cxrtl.report.shape import Row, Summary
 from cxrtl.report.style import (
@@ -49,13 +49,14 @@ class Drawings:
     confusion: Drawing | None
     progress: tuple[Drawing, ...]
     forest: Drawing | None
+    flow: Drawing | None
 
 
 def draw(loaded: Loaded, summary: Summary) -> Drawings:
     """Draw all figures into the run's `figures/`, replacing what an earlier report left there."""
     folder = loaded.run.path("figures")
     folder.mkdir(exist_ok=True)
-    for kind in ("roc-", "precision-", "calibration-", "progress-", "part-", "confusion", "subgroups"):
+    for kind in ("roc-", "precision-", "calibration-", "progress-", "part-", "confusion", "subgroups", "flow"):
         for stale in folder.glob(f"{kind}*.*"):
             stale.unlink()
     budgets = sorted({row["iterations"] for row in summary["rows"]})[-SHOWN_BUDGETS:]
@@ -70,6 +71,7 @@ def draw(loaded: Loaded, summary: Summary) -> Drawings:
             confusion=parts.confusion(summary, budgets, folder),
             progress=_progress(loaded, folder),
             forest=curves.forest(summary, folder),
+            flow=flow.draw(loaded, folder),
         )
 
 
@@ -203,18 +205,22 @@ def _progress(loaded: Loaded, folder: Path) -> tuple[Drawing, ...]:
     lowest = min(100 * float(every["accuracy"].min()), *held)
     limits = (1.05 * float(every["loss"].max()), max(0.0, lowest - 3))
     names = [recipe.name for recipe in loaded.recipes]
-    return tuple(_progress_of(names[place], place, trials, curves, limits, folder) for place, trials, curves in arms)
+    word = words.accuracy(loaded.predictions.task)
+    return tuple(
+        _progress_of(names[place], word, place, trials, curves, limits, folder) for place, trials, curves in arms
+    )
 
 
 def _progress_of(
     arm: str,
+    word: str,
     place: int,
     trials: Sequence[Done],
     curves: Sequence[pd.DataFrame],
     limits: tuple[float, float],
     folder: Path,
 ) -> Drawing:
-    """Loss and accuracy against iteration, one thin line a fold, their mean thick; held-out accuracy at budgets."""
+    """Loss and accuracy, called `word`, against iteration: thin a fold, thick their mean; held out at budgets."""
     figure = Figure(figsize=(4.1, 4.6), layout="constrained")
     loss, accuracy = figure.subplots(2, 1, sharex=True)
     for curve in curves:
@@ -225,15 +231,15 @@ def _progress_of(
     accuracy.plot(middle["iteration"], 100 * middle["accuracy"], color=colour(place), linewidth=1.8)
     _held_out(accuracy, trials)
     loss.set(ylim=(0, limits[0]), ylabel="training loss")
-    accuracy.set(ylim=(limits[1], 101), ylabel="accuracy, %", xlabel="iteration")
+    accuracy.set(ylim=(limits[1], 101), ylabel=f"{word}, %", xlabel="iteration")
     loss.set_title(short(arm))
     for axes in (loss, accuracy):
         axes.grid(axis="y", color=GRID, linewidth=0.6)
         axes.set_axisbelow(True)
     figure.legend(loc="outside lower center", ncols=2)
     alt = (
-        f"Training progress of {arm}: loss and smoothed training accuracy against iteration in "
-        f"{numbers.plural(len(curves), 'training')}, and held-out accuracy at each budget."
+        f"Training progress of {arm}: loss and smoothed training {word} against iteration in "
+        f"{numbers.plural(len(curves), 'training')}, and held-out {word} at each budget."
     )
     return save(figure, folder, f"progress-{place + 1:02d}", alt)
 

@@ -45,7 +45,8 @@ def caution(found: Division) -> str:
     if found["repeats"] > 1:
         return (
             f"Repeated: {found['repeats']} divisions into {found['folds']} folds. Values are pooled within a repeat "
-            "and averaged over repeats; intervals resample patients, of whom repeats add none."
+            "and averaged over repeats; intervals resample patients, of whom repeats add none. Operating points and "
+            "the test against chance are of the first repeat."
         )
     return ""
 
@@ -82,4 +83,5 @@ def _stage(arm: str, place: int, item: dict[str, Any]) -> Stage:
         iterations=count("iterations"),
         rule=text("rule"),
         init=text("init"),
+        init_sha256=text("init_sha256"),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cxrtl.report import captions, glance, numbers, set_beside, vocabulary, words
+from cxrtl.report import captions, examined, glance, numbers, set_beside, vocabulary, words
 from cxrtl.report.pipes import cell, escape, heads, table
 from cxrtl.report.shape import Row, Summary
 
@@ -23,6 +23,7 @@ def markdown(summary: Summary) -> str:
         *set_beside.readers(summary),
         *_folds(summary),
         *_subgroups(summary),
+        *_examined(summary),
         *_lineage(summary),
         *_provenance(summary),
     ]
@@ -178,6 +179,17 @@ def _subgroups(summary: Summary) -> list[str]:
             patients = "unknown" if row["patients"] is None else str(row["patients"])
             rows.append([*cells, str(row["images"]), patients, *(cell(row["metrics"], name) for name in names)])
     return ["## Subgroups", words.subgroups(summary), table(head, rows)]
+
+
+def _examined(summary: Summary) -> list[str]:
+    found = summary["examined"]
+    if not found:
+        return []
+    rows = [
+        [escape(row["features"]), escape(row["target"]), cell({"auc": row["auc"]}, "auc"), escape(row["reading"])]
+        for row in found["shortcuts"]
+    ]
+    return ["## Look-alikes and shortcuts", examined.said(found), table(["From", "Label", "AUC", "Reading"], rows)]
 
 
 def _provenance(summary: Summary) -> list[str]:

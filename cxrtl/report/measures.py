@@ -15,7 +15,7 @@ from cxrtl.evaluate.compare import pareto
 from cxrtl.evaluate.curves import precision_recall
 from cxrtl.evaluate.estimates import Estimate
 from cxrtl.evaluate.intervals import Interval
-from cxrtl.evaluate.judge import Judged, against_rest, patients_of, point, rows
+from cxrtl.evaluate.judge import Judged, against_rest, first_repeat, patients_of, point, rows
 from cxrtl.evaluate.metrics import Confusion, IntArray, auc, confusion, mean_sd
 from cxrtl.evaluate.operating import operate
 from cxrtl.evaluate.paired import LEADING
@@ -72,13 +72,18 @@ def parts_of(chosen: Predictions, judged: Judged) -> list[Part]:
 
 
 def add_binary(row: Row, chosen: Predictions, knobs: Report) -> None:
-    """What only two classes have; repeats are counted one after the other, as images of their own."""
+    """What only two classes have; repeats are counted one after the other, as images of their own.
+
+    Operating points and the test against chance take the first repeat alone: in the others the images of a fold are
+    in other folds, where they would choose the threshold that calls them, and be permuted apart from themselves.
+    """
+    once = first_repeat(chosen)
     row["positives"] = int(chosen.frame["image_id"][chosen.truth].nunique())
     row["confusion"] = counts_of(confusion(chosen.truth, chosen.score))
     row["average_precision"] = average_precision(chosen)
-    row["chance_p"] = chance_p(chosen.truth, chosen.score, folds_of(chosen), patients_of(chosen))
+    row["chance_p"] = chance_p(once.truth, once.score, folds_of(once), patients_of(once))
     row["calibration"] = calibration(chosen)
-    row["operating"] = operating(chosen, knobs)
+    row["operating"] = operating(once, knobs)
     row["fold_auc"] = within_folds(chosen, row["metrics"]["auc"]["value"])
 
 

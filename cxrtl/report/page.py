@@ -10,12 +10,14 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from cxrtl.report import captions, glance, lineage, numbers, versus, vocabulary, words
+from cxrtl.report import captions, examined, glance, lineage, numbers, versus, vocabulary, words
 from cxrtl.report.figures import SHOWN_PROGRESS, Drawings, draw
 from cxrtl.report.load import load_run
 from cxrtl.report.markdown import markdown
 from cxrtl.report.measures import threshold_table
+from cxrtl.report.references import references
 from cxrtl.report.reporting import reporting
+from cxrtl.report.saliency import Gallery, read_gallery
 from cxrtl.report.samples import SHOWN_SIDE, Sample, read_samples
 from cxrtl.report.set_beside import comparison
 from cxrtl.report.shape import Row, Summary
@@ -34,7 +36,8 @@ CSP = (
 
 
 def write_report(run: RunDir, partial: bool = False) -> Path:
-    """Write `summary.json`, `figures/`, `report.md`, `reporting.md` and `report.html`; return the page's path.
+    """Write `summary.json`, `figures/`, `report.md`, `reporting.md`, `references.bib` and `report.html`; return
+    the page's path.
 
     The same result files give the same bytes. Each file is replaced atomically, the page last.
 
@@ -48,41 +51,46 @@ def write_report(run: RunDir, partial: bool = False) -> Path:
     write_json(run.path("summary.json"), summary)
     write_bytes(run.path("report.md"), markdown(summary).encode())
     write_bytes(run.path("reporting.md"), reporting(summary).encode())
+    gallery = read_gallery(run)
+    write_bytes(run.path("references.bib"), references(loaded, summary, gallery is not None).encode())
     page = run.path("report.html")
     shown = summary["rows"] if summary["task"] == "binary" else []
     scores = [threshold_table(loaded.predictions.select(row["arm"], row["iterations"])) for row in shown]
-    write_bytes(page, render(summary, drawings, samples, scores).encode())
+    twins = examined.read_twins(run, summary["examined"])
+    write_bytes(page, render(summary, drawings, samples, scores, twins, gallery).encode())
     return page
 
 
-def render(summary: Summary, drawings: Drawings, samples: list[Sample], scores: list[dict[str, list[int]]]) -> str:
+def render(
+    summary: Summary,
+    drawings: Drawings,
+    samples: list[Sample],
+    scores: list[dict[str, list[int]]],
+    twins: list[examined.Twins],
+    gallery: Gallery | None = None,
+) -> str:
     """The page; `scores` has a `threshold_table` for each row of a binary task, else nothing.
 
     Everything that comes from a result file is escaped by the template engine.
     """
-    return (
-        _templates()
-        .get_template("page.html")
-        .render(
-            s=summary,
-            head=words.headline(summary),
-            csp=CSP,
-            script=Markup(SCRIPT),
-            scores=scores,
-            drawings=drawings,
-            cells=_by_cell(samples),
-            side=SHOWN_SIDE,
-            groups=groups(summary),
-            cost=vocabulary.COST[summary["task"]],
-            captions=captions,
-            glance=glance,
-            lineage=lineage,
-            vocabulary=vocabulary,
-            words=words,
-            numbers=numbers,
-            shown_arms=SHOWN_ARMS,
-            shown_progress=SHOWN_PROGRESS,
-        )
+    return fill(
+        "page.html",
+        s=summary,
+        head=words.headline(summary),
+        scores=scores,
+        drawings=drawings,
+        cells=_by_cell(samples),
+        side=SHOWN_SIDE,
+        groups=groups(summary),
+        cost=vocabulary.COST[summary["task"]],
+        captions=captions,
+        glance=glance,
+        lineage=lineage,
+        shown_arms=SHOWN_ARMS,
+        shown_progress=SHOWN_PROGRESS,
+        gallery=gallery,
+        twins=twins,
+        examined=examined,
     )
 
 
@@ -92,19 +100,14 @@ def write_comparison(found: versus.Comparison, folder: Path) -> Path:
     said = versus.said(found)
     write_json(folder / "compare.json", found)
     write_bytes(folder / "compare.md", comparison(found, said, versus.UNPAIRED).encode())
-    page = _templates().get_template("compare.html")
-    text = page.render(
-        c=found,
-        said=said,
-        unpaired=versus.UNPAIRED,
-        csp=CSP,
-        script=Markup(SCRIPT),
-        vocabulary=vocabulary,
-        words=words,
-        numbers=numbers,
-    )
-    write_bytes(folder / "compare.html", text.encode())
+    write_bytes(folder / "compare.html", fill("compare.html", c=found, said=said, unpaired=versus.UNPAIRED).encode())
     return folder / "compare.html"
+
+
+def fill(template: str, **values: object) -> str:
+    """A page of its own: a template with `values`, the policy, the script and the words that all pages share."""
+    shared = {"csp": CSP, "script": Markup(SCRIPT), "vocabulary": vocabulary, "words": words, "numbers": numbers}
+    return _templates().get_template(template).render(**shared, **values)
 
 
 def _templates() -> Environment:

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from scipy.ndimage import binary_erosion
 
+from cxrtl.data.images import Grey
 from cxrtl.errors import DamagedError, PredictionsError, PreparedError
 from cxrtl.evaluate import overlap
 from cxrtl.evaluate.metrics import THRESHOLD
@@ -77,7 +78,7 @@ def collect_samples(
         PreparedError: the shards lack an image, or hold pixels of another size.
     """
     chosen = choose(run, predictions, per_cell, seed)
-    pixels = _pixels(prepared, chosen["image_id"].tolist())
+    pixels = pixels_of(prepared, chosen["image_id"].tolist())
     rows = chosen.assign(image_size=prepared.image_size, pixels=[pixels[name] for name in chosen["image_id"]])
     columns = list(COLUMNS)
     if masks is not None:
@@ -151,7 +152,7 @@ def _outcomes(chosen: Predictions) -> dict[str, Any]:
     return {"cell": np.where(share == 1, "right", "wrong"), "score": share, **texts}
 
 
-def _pixels(prepared: Prepared, ids: list[str]) -> dict[str, bytes]:
+def pixels_of(prepared: Prepared, ids: list[str]) -> dict[str, bytes]:
     """Pixels by image id, of several channels the middle one's, reading only the rows that are asked for."""
     shards = sorted(prepared.folder.glob("shards/*.parquet"))
     if not shards:
@@ -189,6 +190,13 @@ def read_samples(run: RunDir) -> list[Sample]:
     return sorted(samples, key=lambda sample: CELLS.index(sample.cell))
 
 
+def read_pixels(run: RunDir) -> list[Grey]:
+    """The sampled images at the size they are stored in, `[size, size]`; empty where none were collected."""
+    path = run.path("samples.parquet")
+    rows = pq.read_table(path, columns=["image_size", "pixels"]).to_pylist() if path.exists() else []
+    return [np.frombuffer(row["pixels"], np.uint8).reshape(row["image_size"], row["image_size"]) for row in rows]
+
+
 def _sample(row: dict[str, object]) -> Sample:
     side, pixels, cell = int(str(row["image_size"])), row["pixels"], str(row["cell"])
     if not isinstance(pixels, bytes) or not 0 < side <= 4096 or len(pixels) != side * side or cell not in CELLS:
@@ -205,12 +213,13 @@ def _sample(row: dict[str, object]) -> Sample:
         arm=str(row["arm"]),
         iterations=int(str(row["iterations"])),
         score=float(str(row["score"])),
-        png=_png(pixels, side, masks),
+        png=thumbnail(pixels, side, masks),
         outlined=bool(masks),
     )
 
 
-def _png(pixels: bytes, side: int, masks: Sequence[bytes]) -> bytes:
+def thumbnail(pixels: bytes, side: int, masks: Sequence[bytes] = ()) -> bytes:
+    """A PNG of `side`² grey bytes, with outlines where there are `masks`; reduced beyond `SHOWN_SIDE`."""
     image = Image.frombytes("L", (side, side), pixels)
     if masks:
         truth, predicted = (np.frombuffer(mask, np.uint8).reshape(side, side) for mask in masks)
@@ -228,6 +237,6 @@ def outlined(grey: Bytes, truth: Bytes, predicted: Bytes) -> Bytes:
     for mask, paint in ((truth, TRUTH), (predicted, PREDICTED)):
         edge = np.zeros(mask.shape, bool)
         for place in np.unique(mask[mask > 0]):
-            edge |= (mask == place) & ~binary_erosion(mask == place, iterations=max(1, len(mask) // SHOWN_SIDE))
+            edge |= (mask == place) & ~binary_erosion(mask == place, iterations=max(1, round(len(mask) / 112)))
         picture[edge] = tuple(int(paint[i : i + 2], 16) for i in (1, 3, 5))
     return picture

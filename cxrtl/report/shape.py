@@ -62,7 +62,10 @@ class Division(TypedDict):
 
 
 class Stage(TypedDict):
-    """One training on the way to an arm, the first of them `place` 0; None and "" where it was not recorded."""
+    """One training on the way to an arm, the first of them `place` 0; None and "" where it was not recorded.
+
+    `init` and `init_sha256` are what it started from itself, `weights_sha256` what it handed on, by `rule`.
+    """
 
     arm: str
     place: int
@@ -77,6 +80,7 @@ class Stage(TypedDict):
     iterations: int | None
     rule: str
     init: str
+    init_sha256: str
 
 
 class Dataset(TypedDict):
@@ -124,6 +128,37 @@ class Setting(TypedDict):
     differs: bool
 
 
+class Alike(TypedDict):
+    """Two images of different folds that look alike; they differ in `bits` bits of their perceptual hash."""
+
+    images: list[str]
+    labels: list[str]
+    folds: list[int]
+    bits: int
+    mirrored: bool
+
+
+class ShortcutRow(TypedDict):
+    """How well `features` alone tell `target`, over the run's own folds."""
+
+    features: str
+    target: str
+    images: int
+    auc: Value
+    reading: str
+
+
+class Examined(TypedDict):
+    """Pairs that look alike across folds, the images in them, and attempts to guess the label without the organ."""
+
+    pairs: int
+    images: int
+    mirrored: int
+    other_label: int
+    nearest: list[Alike]
+    shortcuts: list[ShortcutRow]
+
+
 class Summary(TypedDict):
     """Everything the page says. `positive` and `negative` are "" in tasks beyond binary."""
 
@@ -158,6 +193,7 @@ class Summary(TypedDict):
     division: Division
     data: Dataset
     leakage: Leakage
+    examined: Examined | None
     time: RunTime
     settings: list[Setting]
     weights: list[dict[str, str]]

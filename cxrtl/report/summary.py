@@ -8,6 +8,7 @@ from cxrtl.evaluate.metrics import THRESHOLD
 from cxrtl.predictions import Predictions
 from cxrtl.records import Milestone, held_out
 from cxrtl.report.contrast import differences, published_rows
+from cxrtl.report.examined import read_examined
 from cxrtl.report.lineage import division, lineage
 from cxrtl.report.load import Done, Loaded, load_run
 from cxrtl.report.measures import add_binary, fold_rows, mark_pareto, parts_of, sample_size, value_of, within_folds
@@ -79,6 +80,7 @@ def build(loaded: Loaded) -> Summary:
         division=division(loaded),
         data=dataset(loaded),
         leakage=leakage(loaded),
+        examined=read_examined(loaded.run, resolved),
         time=run_time(loaded),
         settings=settings(loaded.recipes),
         weights=weights(resolved.get("weights")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from cxrtl.records import Task
 from cxrtl.report import lineage
 from cxrtl.report.numbers import UNDEFINED, area, bounds, metric, plural, share, signed
 from cxrtl.report.shape import (
@@ -53,6 +54,11 @@ def mean_sd(row: Row) -> str:
     if found["mean"] is None:
         return UNDEFINED
     return f"{found['mean']:.3f}" if found["sd"] is None else f"{found['mean']:.3f} ± {found['sd']:.3f}"
+
+
+def accuracy(task: Task) -> str:
+    """What `accuracy` in a training's records is."""
+    return "Dice" if task == "segmentation" else "accuracy"
 
 
 def level(summary: Levelled) -> str:

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from cxrtl.config import Data
+from cxrtl.config import Folds as FoldsConfig
 from cxrtl.data import manifest
-from cxrtl.errors import ManifestError
-from tests.data.helpers import CANARY, save
+from cxrtl.data.audit import audit, require_clean
+from cxrtl.data.folds import make_folds
+from cxrtl.errors import LeakageError, ManifestError
+from tests.data.helpers import CANARY, fake_prepared, save
 from tests.data.test_sources import build, steps
 
 KEY = b"k" * 32
@@ -163,6 +166,16 @@ class TestKermany:
     def test_public_split(self, root: Path) -> None:
         made = build("kermany", root, split="train")
         assert len(made.frame) == 4 and steps(made)[-1] == ("not in the train split", 3, 4)
+
+    def test_public_split_as_a_holdout_is_a_leak(self, root: Path) -> None:
+        """`IM-0115` and `person7` have images in train and in test."""
+        frame = build("kermany", root).frame
+        index = frame.assign(target=(frame["label"] == "PNEUMONIA").astype(int), content_hash=frame["image_id"])
+        prepared = fake_prepared(index, ("NORMAL", "PNEUMONIA"))
+        folds = make_folds(index, prepared, FoldsConfig(kind="holdout", column="split"))
+        assert (folds.frame["fold"] == 0).sum() == 2
+        with pytest.raises(LeakageError, match="no patient in two folds: fails for 2"):
+            require_clean(audit(folds))
 
     def test_other_edition(self, root: Path) -> None:
         save(root / "chest_xray/train/PNEUMONIA/BACTERIA-1008087-0001.jpeg", 9)

@@ -15,8 +15,9 @@ from cxrtl.data.images import How
 from cxrtl.data.images.guard import decode
 from cxrtl.data.manifest import build
 from cxrtl.data.prepare import open_prepared, prepare, shard_paths
+from cxrtl.data.shards import VERSION
 from cxrtl.errors import LockedError, PreparedError, SkippedError
-from cxrtl.records import INDEX_COLUMNS, FlowStep
+from cxrtl.records import INDEX_COLUMNS, SIZE_COLUMNS, FlowStep
 from tests.data.helpers import CANARY, Prepare, save, shard_bytes, table_config
 
 pytestmark = pytest.mark.usefixtures("ray_instance", "small_slices")
@@ -28,7 +29,7 @@ class TestPrepare:
         manifest = build(data, key)
         prepared, index = prepare_set(manifest, data)
         assert (prepared.images, prepared.grouped, prepared.counts) == (12, True, {"healthy": 6, "sick": 6})
-        assert list(index.columns) == [*INDEX_COLUMNS, "age"]
+        assert list(index.columns) == [*INDEX_COLUMNS, "age", *SIZE_COLUMNS]
         assert index["row"].tolist() == list(range(12))
         assert index["target"].tolist() == [0, 0, 1, 1] * 3
         tables = [pq.read_table(path) for path in shard_paths(prepared)]
@@ -36,7 +37,12 @@ class TestPrepare:
         stored = [pixels for table in tables for pixels in table["pixels"].to_pylist()]
         assert stored == [decode(path, How(32)).pixels.tobytes() for path in manifest.frame["path"]]
         about = {name.decode(): value.decode() for name, value in tables[0].schema.metadata.items()}
-        assert about == {"version": "3", "shape": "[32, 32]", "dtype": "uint8", "classes": '["healthy", "sick"]'}
+        assert about == {
+            "version": str(VERSION),
+            "shape": "[32, 32]",
+            "dtype": "uint8",
+            "classes": '["healthy", "sick"]',
+        }
 
     def test_same_bytes_every_time(self, labels: Path, key: bytes, prepare_set: Prepare) -> None:
         data = table_config(labels)

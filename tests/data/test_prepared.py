@@ -8,6 +8,7 @@ import pytest
 
 from cxrtl.data.manifest import build
 from cxrtl.data.prepare import open_prepared, read_index
+from cxrtl.data.shards import VERSION
 from cxrtl.errors import PreparedError
 from tests.data.helpers import Prepare, table_config
 
@@ -38,9 +39,9 @@ class TestOpen:
             open_prepared(folder)
         raw = json.loads((folder / "dataset.json").read_text())
         for broken, message in (
-            ({**raw, "version": 99}, "has version 99, this cxrtl reads 3"),
+            ({**raw, "version": 99}, f"has version 99, this cxrtl reads {VERSION}"),
             ({**raw, "shards": [{}]}, "is damaged"),
-            ({"version": 3, "shards": []}, "is damaged"),
+            ({"version": VERSION, "shards": []}, "is damaged"),
             ([], "is damaged"),
         ):
             (folder / "dataset.json").write_text(json.dumps(broken))

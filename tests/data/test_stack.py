@@ -159,6 +159,8 @@ class TestVolumes:
         for name, content in (("cut.nii", whole[:-500]), ("cut.nii.gz", gzip.compress(whole)[:-500])):
             (tmp_path / name).write_bytes(content)
             assert reason(How(32, slices=1), str(tmp_path / name)) in ("truncated", "undecodable")
+        (tmp_path / "bad.nii.gz").write_bytes(b"\x1f\x8b\x08" + bytes(7) + b"\xff" * 50)
+        assert reason(How(32, slices=1), str(tmp_path / "bad.nii.gz")) == "unknown_format"
         series = nifti(tmp_path / "t.nii", np.zeros((8, 8, 3, 2), np.int16))
         assert reason(How(32, slices=1), series) == "several_images"
         assert reason(How(32), nifti(tmp_path / "v.nii", self.volume)) == "several_images"

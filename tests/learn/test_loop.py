@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,15 @@ def test_other_tasks_repeat_bit_for_bit_however_they_are_cut(tmp_path: Path, tas
     second = Run(train, folder=tmp_path, task=task).fit()
     alone = Run(recipe(4, class_weights=True), task=task).fit()
     assert torch.equal(whole.scores[8], second.scores[8]) and torch.equal(whole.scores[4], alone.scores[4])
+
+
+def test_folds_side_by_side_in_one_process_equal_folds_alone() -> None:
+    train = recipe(6)  # has dropout: one generator serves all threads
+    alone = [Run(train, fold=fold).fit().scores[6] for fold in range(3)]
+    runs = [Run(train, fold=fold) for fold in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        together = [done.scores[6] for done in threads.map(Run.fit, runs)]
+    assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
 
 
 def test_folds_and_seeds_differ() -> None:

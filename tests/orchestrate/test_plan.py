@@ -127,7 +127,7 @@ class Timed(Prober):
 def test_threads_are_doubled_where_that_ends_the_run_sooner(
     seconds: dict[int, float], chosen: int, tmp_path: Path
 ) -> None:
-    prober = Timed({}, phantom(tmp_path), {})
+    prober = Timed({}, phantom(tmp_path), {}, {})
     object.__setattr__(prober, "seconds", seconds)
     made = experiment()
     todo = plan.trials(made, 10)

@@ -18,13 +18,13 @@ from tests.orchestrate.helpers import cxrtl, experiment, same, scores
 def test_everything_is_where_it_should_be(undisturbed: Path) -> None:
     run = undisturbed / "runs" / "small"
     expected = (
-        "experiment.toml experiment.resolved.json environment.json folds.parquet leakage.json plan.json sessions.json "
-        "samples.parquet summary.json report.html report.md"
+        "experiment.toml experiment.resolved.json environment.json folds.parquet leakage.json audit.json data.json "
+        "plan.json sessions.json samples.parquet summary.json report.html report.md"
     )
     assert [name for name in expected.split() if not (run / name).exists()] == []
     fold = {path.name for path in (run / "mobilenet_v3_small" / "fold0").iterdir()}
     milestones = {
-        f"{kind}-{b}.{end}" for b in (20, 120) for kind, end in (("weights", "safetensors"), ("predictions", "parquet"))
+        f"{kind}-{b}.{end}" for b in (20, 200) for kind, end in (("weights", "safetensors"), ("predictions", "parquet"))
     }
     assert fold == milestones | {"curve.jsonl", "result.json"}
     assert list(run.glob("**/.*.part")) == []
@@ -36,17 +36,32 @@ def test_tensorboard_shows_curves_and_budgets_as_hparams(undisturbed: Path) -> N
 
     folder = undisturbed / "runs/small/tensorboard/mobilenet_v3_small/fold0"
     board = EventAccumulator(str(folder)).Reload()
-    assert [event.step for event in board.Scalars("training/loss")] == list(range(5, 121, 5))
-    assert [event.step for event in board.Scalars("held_out/accuracy")] == [20, 120]
-    for budget in (20, 120):
+    assert [event.step for event in board.Scalars("training/loss")] == list(range(5, 201, 5))
+    assert [event.step for event in board.Scalars("held_out/accuracy")] == [20, 200]
+    for budget in (20, 200):
         kept = EventAccumulator(str(folder / f"budget-{budget}")).Reload()
         plugin = kept.PluginTagToContent("hparams")
         assert b"budget" in plugin["_hparams_/session_start_info"]
 
 
+def test_tensorboard_shows_pooled_metrics_and_the_drawings(undisturbed: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    root = undisturbed / "runs/small/tensorboard/pooled"
+    board = EventAccumulator(str(root), size_guidance={"images": 0}).Reload()
+    assert [event.step for event in board.Images("report/roc")] == [20, 120]
+    figure = (undisturbed / "runs/small/figures/confusion.png").read_bytes()
+    assert board.Images("report/confusion")[0].encoded_image_string == figure
+    summary = json.loads((undisturbed / "runs/small/summary.json").read_text())
+    for row in summary["rows"]:
+        entry = EventAccumulator(str(root / row["arm"] / f"budget-{row['iterations']}")).Reload()
+        assert entry.Scalars("pooled/auc")[0].value == pytest.approx(row["metrics"]["auc"]["value"])
+        assert b"budget" in entry.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+
+
 def test_every_image_is_predicted_once_by_models_that_did_not_see_its_patient(undisturbed: Path) -> None:
     folds = pd.read_parquet(undisturbed / "runs/small/folds.parquet")
-    for budget in (20, 120):
+    for budget in (20, 200):
         pooled = pd.concat(frame for path, frame in scores(undisturbed).items() if f"-{budget}." in path)
         assert sorted(pooled["image_id"]) == sorted(folds["image_id"])
         merged = pooled.merge(folds, on="image_id")
@@ -77,6 +92,18 @@ def test_what_decides_nothing_may_change(undisturbed: Path) -> None:
     path = experiment(undisturbed)
     done = cxrtl("run", path, "--home", undisturbed, "--set", "train.checkpoint_every=3", "--set", "description=x")
     assert done.returncode == 0, done.stderr
+
+
+def test_audit_of_a_run_and_of_a_source(undisturbed: Path, tmp_path: Path) -> None:
+    looked = cxrtl("audit", undisturbed / "runs/small", "--json", "--address", "127.0.0.1:1")
+    assert looked.returncode == 0, looked.stderr
+    found = json.loads(looked.stdout.splitlines()[-1])
+    assert found["certificate"]["passed"] and found["lookalikes"]["pairs"] == 0
+    assert [row["features"] for row in found["shortcuts"]] == ["image border and corners"]
+    words = ("--home", undisturbed, "--set", "folds.kind=holdout", "--address", "127.0.0.1:1")
+    source = cxrtl("audit", experiment(tmp_path), *words)  # prepared before: no Ray answers at that address
+    assert source.returncode == 0 and "no patient in two folds" in source.stdout and "nothing shown" in source.stdout
+    assert len(list(undisturbed.glob("prepared/*/audit/audit.json"))) == 1
 
 
 def test_run_that_is_being_written_is_refused(undisturbed: Path) -> None:
@@ -159,7 +186,7 @@ def test_staged_run_keeps_its_lineage(undisturbed: Path, tmp_path: Path) -> None
     run = undisturbed / "runs/later"
     resolved = json.loads((run / "experiment.resolved.json").read_text())
     (stage,) = resolved["lineage"]["mobilenet_v3_small"]
-    assert stage["patients_compared"] and stage["init"] == "scratch" and stage["iterations"] == 120
+    assert stage["patients_compared"] and stage["init"] == "scratch" and stage["iterations"] == 200
     decides = resolved["decides"]["arms"]["mobilenet_v3_small"]
     assert decides["features"] == {"views": 2, "kept": True}
     assert decides["train"]["stages"] == [stage["run_hash"]]

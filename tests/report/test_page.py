@@ -16,7 +16,9 @@ import pytest
 from fake_run import SHAPES, Fake
 
 from cxrtl.errors import PredictionsError
+from cxrtl.report.load import load_run
 from cxrtl.report.page import CSP, write_report
+from cxrtl.report.summary import build
 from cxrtl.rundir import RunDir, read_json
 
 EVIL = '"><img src=x onerror=alert(1)><script>alert(1)</script>{{ 7*7 }}$\\frac{1}$|`*'
@@ -159,6 +161,17 @@ def test_partial_is_refused_then_stamped(make: Callable[[Fake], RunDir]) -> None
     summary = read_json(run.path("summary.json"))
     assert all(row["folds"] == 7 and not row["complete"] for row in summary["rows"])
     assert {tuple(gap["folds"]) for gap in summary["missing"]} == {(7, 8, 9)}
+
+
+def test_a_partial_report_is_less_sure(make: Callable[[Fake], RunDir]) -> None:
+    """Seven folds of ten give wider intervals than all ten, of the same predictions."""
+    run = make(Fake(arms=1, budgets=(20,), images=300))
+    whole = build(load_run(run))["rows"][0]["metrics"]
+    for fold in (7, 8, 9):
+        run.path("resnet50", f"fold{fold}", "result.json").unlink()
+    part = build(load_run(run, partial=True))["rows"][0]["metrics"]
+    widths = [sum((item["high"] or 0) - (item["low"] or 0) for item in found.values()) for found in (part, whole)]
+    assert widths[0] > 1.05 * widths[1]  # by a fifth, were the images of all folds alike
 
 
 def test_partial_of_a_complete_run_is_not_stamped(small: RunDir) -> None:

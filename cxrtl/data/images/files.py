@@ -101,7 +101,10 @@ def format_of(data: bytes) -> str:
 def _is_nifti(data: bytes) -> bool:
     """Whether the header's magic stands where NIfTI-1 or NIfTI-2 has it, behind gzip's where there is one."""
     if data.startswith(b"\x1f\x8b"):
-        data = zlib.decompressobj(wbits=31).decompress(data, 352)
+        try:
+            data = zlib.decompressobj(wbits=31).decompress(data, 352)
+        except zlib.error:  # damaged within the first few bytes: nobody's header
+            return False
     return data[344:348] == b"n+1\0" or data[4:8] == b"n+2\0"
 
 
@@ -125,8 +128,15 @@ def square(grey: Grey, how: How, resampling: Image.Resampling = Image.Resampling
     elif how.aspect == "pad":
         scale = size / max(image.size)
         width, height = (max(1, round(side * scale)) for side in image.size)
-        inner = image.resize((width, height), resampling)
+        inner = _resize(image, width, height, resampling)
         image = Image.new("L", (size, size))
         image.paste(inner, ((size - width) // 2, (size - height) // 2))
         return np.asarray(image)
-    return np.asarray(image.resize((size, size), resampling))
+    return np.asarray(_resize(image, size, size, resampling))
+
+
+def _resize(image: Image.Image, width: int, height: int, resampling: Image.Resampling) -> Image.Image:
+    """Along the width, then along the height: left to itself, Pillow's order depends on its version, and with it the
+    last bit of a pixel. `use.square` does the same in tensors."""
+    narrow = image.resize((width, image.height), resampling)
+    return narrow.resize((width, height), resampling)

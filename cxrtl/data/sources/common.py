@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +18,15 @@ from cxrtl.data.ids import keyed_id
 from cxrtl.data.images import FILES, REFUSED
 from cxrtl.errors import ManifestError
 from cxrtl.predictions import PREDICTION_COLUMNS
-from cxrtl.records import FOLD_COLUMNS, INDEX_COLUMNS, MANIFEST_COLUMNS, FlowStep, Manifest
+from cxrtl.records import FOLD_COLUMNS, INDEX_COLUMNS, MANIFEST_COLUMNS, SIZE_COLUMNS, FlowStep, Manifest
 
 LISTED = "images listed"  # the first step of every flow
 NONE_STATED = "no finding stated"
-RESERVED = frozenset({*MANIFEST_COLUMNS, *INDEX_COLUMNS, *FOLD_COLUMNS, *PREDICTION_COLUMNS, "pixels", "mask"})
+RESERVED = frozenset(
+    {*MANIFEST_COLUMNS, *INDEX_COLUMNS, *FOLD_COLUMNS, *PREDICTION_COLUMNS, *SIZE_COLUMNS, "pixels", "mask"}
+)
 _MOST = 1000  # classes: ImageNet's number
-_LISTED = 20  # with more values a label column is likely the wrong one, and could hold identifiers
+_LISTED = 20  # classes whose sizes a message gives
 
 
 @dataclass(frozen=True)
@@ -109,15 +112,16 @@ def resolve_classes(labels: Iterable[str], data: Data) -> tuple[str, ...]:
     Raises:
         ManifestError: there are not as many classes as the task needs, or one that `data` names is not there.
     """
-    found = sorted(set(labels))
+    counts = Counter(labels)
+    found = sorted(counts)
     absent = sorted(set(data.classes) - set(found))
     if absent:
-        raise ManifestError(f"data.classes names {absent}, of which there is no image: there is {_few(found)}")
+        raise ManifestError(f"data.classes names {absent}, of which there is no image: there are {_sizes(counts)}")
     if len(found) != 2 and (data.task == "binary" or len(found) < 2):
         wanted = "there must be 2" if data.task == "binary" else "there must be more"
         several = " A task of several classes is data.task = 'multiclass'." if len(found) > 2 else ""
         raise ManifestError(
-            f"there are {len(found)} classes, and {wanted}: {_few(found)}. Leave out the images of other classes "
+            f"there are {len(found)} classes, and {wanted}: {_sizes(counts)}. Leave out the images of other classes "
             f"(data.classes), or point data.label_column (or data.path) at what tells them apart.{several}"
         )
     if len(found) > _MOST:
@@ -127,16 +131,17 @@ def resolve_classes(labels: Iterable[str], data: Data) -> tuple[str, ...]:
     classes = list(data.classes) or found
     if data.positive:
         if data.positive not in classes:
-            raise ManifestError(
-                f"data.positive = {data.positive!r} is not among the classes {classes}: name one of them"
-            )
+            raise ManifestError(f"data.positive = {data.positive!r} is none of the {_sizes(counts)}: name one of them")
         classes.sort(key=data.positive.__eq__)
     return tuple(classes)
 
 
-def _few(classes: list[str]) -> list[str] | str:
-    """The classes, unless there are so many that they may be identifiers."""
-    return classes if len(classes) <= _LISTED else "too many to list"
+def _sizes(counts: Mapping[str, int]) -> str:
+    """How many images each class has, largest first. Never their names: of a damaged table, or a wrong column or
+    folder, those may be people's."""
+    sizes = sorted(counts.values(), reverse=True)
+    more = f" and {len(sizes) - _LISTED} more" if len(sizes) > _LISTED else ""
+    return f"classes of {', '.join(map(str, sizes[:_LISTED]))} image(s){more}"
 
 
 def folder_of(data: Data, what: str) -> Path:

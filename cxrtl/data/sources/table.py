@@ -92,6 +92,26 @@ def _places(root: Path, files: list[list[str]], at: list[int | None], data: Data
     ]
 
 
+def images_of(data: Data) -> tuple[list[str], list[str]]:
+    """The image paths of a table that needs no labels: as it has them, and where each file lies.
+
+    Raises:
+        ManifestError: the table cannot be read, lacks the image column, or holds blank paths or ones that leave it.
+    """
+    path = expand(data.path)
+    table = _read(path, data.path)
+    _require(table, [data.image_column], data.path)
+    images = _paths(_text(table, data.image_column), data.image_column)
+    root = path.parent.resolve()
+    return images, [locate(root, image) for image in images]
+
+
+def columns_of(data: Data) -> dict[str, list[str]]:
+    """Every column of a table as text. Raises ManifestError where it cannot be read."""
+    table = _read(expand(data.path), data.path)
+    return {name: _text(table, name) for name in table.column_names}
+
+
 def _read(path: Path, typed: str) -> pa.Table:
     """The table, as text where it is CSV. No message quotes the table's contents."""
     if not path.is_file():
@@ -116,8 +136,8 @@ def _require(table: pa.Table, columns: list[str], typed: str) -> None:
     missing = [name for name in columns if name not in table.column_names]
     if missing:
         raise ManifestError(
-            f"label table {typed!r} lacks the column(s) {missing}; it has {table.column_names}. Set data.image_column, "
-            "data.label_column and data.keep_columns to the right ones."
+            f"label table {typed!r} lacks the column(s) {missing} among its {table.num_columns}: is its first line a "
+            "header? Set data.image_column, data.label_column and data.keep_columns to what stands there."
         )
 
 

@@ -1,0 +1,80 @@
+"""What the verbs of the command line share: their options, and how an error ends them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cxrtl import config
+from cxrtl.console import Screen
+from cxrtl.errors import ConfigError, CxrtlError, Interrupted, ManifestError, RunError
+from cxrtl.rundir import RunDir
+
+Home = Annotated[
+    Path | None,
+    typer.Option(help="Folder of `runs` and `prepared`. [default: $CXRTL_HOME, else here; in a Ray job ~/cxrtl]"),
+]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a knob: train.rate=1e-3")]
+Address = Annotated[
+    str | None, typer.Option(help="Ray cluster to join. [default: $RAY_ADDRESS, else Ray is started here]")
+]
+Download = Annotated[bool, typer.Option(help="Fetch ImageNet weights that are missing here.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what Ray says.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line, for machines.")]
+File = Annotated[Path, typer.Argument(metavar="EXPERIMENT.toml", help="The experiment file.")]
+Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder, such as runs/demo.")]
+
+
+def home_folder(given: Path | None) -> Path:
+    """Where runs and prepared sets live. A Ray job's working directory is a copy that is thrown away: not there."""
+    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    fallback = Path.home() / "cxrtl" if in_job else Path()
+    return (given or Path(os.environ.get("CXRTL_HOME") or fallback)).expanduser().absolute()
+
+
+def data_of(source: Path, overrides: list[str]) -> config.Data:
+    return experiment_of(source, overrides).data
+
+
+def experiment_of(source: Path, overrides: list[str]) -> config.Experiment:
+    """The experiment of a file, or one about a folder or table; keys of its table `data` need not say `data.`."""
+    if source.suffix == ".toml":
+        return config.load(source, overrides)
+    if not source.exists():
+        raise ManifestError(f"source {str(source)!r} does not exist: give an image folder, a table or an experiment")
+    kind = "folder" if source.is_dir() else "table"
+    raw: dict[str, Any] = {"name": "prepare", "data": {"source": kind, "path": str(source)}}
+    for override in overrides:
+        key = override if override.startswith(("data.", "folds.")) else f"data.{override}"
+        config.apply(raw, key)
+    return config.parse(raw, where="prepare")
+
+
+def run_folder(folder: Path) -> RunDir:
+    """The run in `folder`; raises ConfigError where there is none."""
+    root = folder.absolute()
+    if not (root / "experiment.resolved.json").exists():
+        raise ConfigError(f"{root} holds no run: give the folder that `cxrtl run` printed, such as runs/demo")
+    return RunDir(root)
+
+
+@contextmanager
+def manners(screen: Screen) -> Iterator[None]:
+    """Turn our errors into a message and an exit code, and the user's Ctrl-C into a calm end."""
+    try:
+        yield
+    except CxrtlError as error:
+        screen.error(error)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        screen.error(Interrupted("stopped. What is finished is kept: run the same command to go on."))
+        raise typer.Exit(Interrupted.exit_code) from None
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        screen.error(RunError(f"{what}. What is finished is kept: mend this and run the same command."))
+        raise typer.Exit(RunError.exit_code) from None

@@ -1,0 +1,186 @@
+"""Random damage to images, label tables and experiment files: each is used or refused by our own words, always.
+
+python -m tests.data.fuzz SECONDS [SEED]     prints what it tried; what went wrong is shown shrunk, and ends it
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import tomli_w
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from cxrtl import config
+from cxrtl.data import manifest
+from cxrtl.data.images import REASONS, Decoded, How
+from cxrtl.data.images.guard import close, decode_all
+from cxrtl.errors import ConfigError, ManifestError
+from tests.data import public_sets
+from tests.data.bad_inputs import corpus
+from tests.data.helpers import CANARY, labelled
+from tests.data.test_dicom import BUNDLED, encoded, radiograph
+from tests.data.test_stack import nifti
+
+HOW = How(32, file_seconds=20, memory_mib=1024)
+VOLUME = replace(HOW, slices=1)
+LARGEST_SEED = 60_000  # bytes: larger files make rounds slow and hold nothing new
+ROUND = 100  # examples of one round
+Edit = tuple[str, float, bytes]
+
+edits = st.lists(
+    st.tuples(
+        st.sampled_from(["overwrite", "insert", "delete", "cut", "repeat"]), st.floats(0, 1), st.binary(max_size=12)
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+def mutated(data: bytes, changes: list[Edit]) -> bytes:
+    for kind, place, new in changes:
+        at = int(place * len(data))
+        if kind == "overwrite":
+            data = data[:at] + new + data[at + len(new) :]
+        elif kind == "insert":
+            data = data[:at] + new + data[at:]
+        elif kind == "delete":
+            data = data[:at] + data[at + len(new) :]
+        elif kind == "cut":
+            data = data[:at]
+        else:
+            data = data[:at] + data[at : at + 200] * (len(new) + 1) + data[at:]
+    return data[: 4 * LARGEST_SEED]
+
+
+class Fuzz:
+    """The three targets over one corpus in `root`; `seen` counts outcomes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.seen = root, Counter[str]()
+        volume = np.arange(16 * 16 * 5, dtype=np.int16).reshape(16, 16, 5)
+        volumes = [nifti(root / name, volume) for name in ("volume.nii", "volume.nii.gz")]
+        files = [*map(Path, [*corpus(root / "bad"), *volumes]), *BUNDLED]
+        images = {path.name: path.read_bytes() for path in files} | {"plain.dcm": encoded(radiograph())}
+        self.images = sorted((name, data) for name, data in images.items() if len(data) <= LARGEST_SEED)
+        self.tables = self._tables()
+        self.experiments = [path.read_bytes() for path in sorted(Path("jobs/experiments").glob("*.toml"))]
+
+    def _tables(self) -> list[tuple[config.Data, Path]]:
+        """Each label table there is, with the source that reads it."""
+        cohort = {"cohort": {"finding": "Pleural Effusion"}}
+        mimic, chexpert = public_sets.mimic(self.root / "mimic", "csv"), public_sets.chexpert(self.root / "chexpert")
+        own = labelled(self.root / "own")
+        sources = [
+            ({"source": "mimic", "path": str(mimic), **cohort}, sorted(mimic.glob("*.csv"))),
+            ({"source": "chexpert", "path": str(chexpert), **cohort}, sorted(chexpert.glob("*.csv"))),
+            ({"source": "table", "path": str(own), "keep_columns": ["age"]}, [own]),
+        ]
+        return [(config.Data.model_validate(raw), path) for raw, paths in sources for path in paths]
+
+    def decoder(self, which: int, changes: list[Edit]) -> None:
+        name, data = self.images[which % len(self.images)]
+        path = self.root / "mutated"
+        path.write_bytes(mutated(data, changes))
+        (answer,) = decode_all([str(path)], VOLUME if name.startswith("volume") else HOW)
+        outcome = "used" if isinstance(answer, Decoded) else answer.reason
+        self.seen[f"decoder: {outcome}"] += 1
+        assert outcome == "used" or outcome in REASONS
+        assert outcome not in ("decoder_died", "timed_out"), name
+
+    def table(self, which: int, changes: list[Edit]) -> None:
+        data, path = self.tables[which % len(self.tables)]
+        whole = path.read_bytes()
+        path.write_bytes(mutated(whole, changes))
+        try:
+            made = manifest.build(data, b"k" * 32)
+            assert CANARY not in made.frame.drop(columns="path").to_csv()
+            self.seen["table: read"] += 1
+        except ManifestError as error:
+            assert CANARY not in str(error)
+            self.seen["table: refused"] += 1
+        finally:
+            path.write_bytes(whole)
+
+    def experiment(self, which: int, changes: list[Edit]) -> None:
+        path = self.root / "mutated.toml"
+        path.write_bytes(mutated(self.experiments[which % len(self.experiments)], changes))
+        self._load(path)
+
+    def value(self, which: int, value: object) -> None:
+        """Any value in any place of an experiment."""
+        raw = {"name": "x", "data": {"source": "phantom"}}
+        tables = {"": config.Experiment, "data": config.Data, "folds": config.Folds, "train": config.Train}
+        tables |= {"augment": config.Augment, "data.cohort": config.Cohort, "resources": config.Resources}
+        keys = [f"{table}.{name}".strip(".") for table, model in tables.items() for name in model.model_fields]
+        *parents, last = keys[which % len(keys)].split(".")
+        node = raw
+        for part in parents:
+            node = node.setdefault(part, {})  # type: ignore[assignment,arg-type]
+        node[last] = value  # type: ignore[assignment]
+        try:
+            text = tomli_w.dumps(raw)
+        except (TypeError, ValueError, AttributeError):
+            return  # no TOML can say this
+        path = self.root / "value.toml"
+        path.write_text(text, encoding="utf-8", errors="replace")
+        self._load(path)
+
+    def _load(self, path: Path) -> None:
+        try:
+            loaded = config.load(path)
+            assert len({recipe.name for recipe in loaded.recipes}) == len(loaded.recipes) > 0
+            self.seen["experiment: read"] += 1
+        except ConfigError as error:
+            assert str(error).isprintable() or "\n" in str(error)
+            self.seen["experiment: refused"] += 1
+
+    def run(self, seconds: float, first_seed: int = 0) -> dict[str, int]:
+        """Rounds of each target in turn until the time is over; the same seeds try the same things."""
+        scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+        values = st.recursive(
+            scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+        )
+        targets: list[tuple[Callable[..., None], st.SearchStrategy[object]]] = [
+            *((target, edits) for target in (self.decoder, self.table, self.experiment)),
+            (self.value, values),
+        ]
+        quiet = settings(
+            max_examples=ROUND,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate, Phase.shrink],
+            suppress_health_check=list(HealthCheck),
+        )
+        until, number = time.monotonic() + seconds, first_seed
+        try:
+            while time.monotonic() < until:
+                target, strategy = targets[number % len(targets)]
+                seed(number)(quiet(given(st.integers(0, 10_000), strategy)(_plain(target))))()
+                number += 1
+        finally:
+            close()
+        return dict(sorted(self.seen.items()))
+
+
+def _plain(target: Callable[[int, object], None]) -> Callable[[int, object], None]:
+    """A function, as hypothesis wants it, of a method."""
+
+    def run(which: int, what: object) -> None:
+        target(which, what)
+
+    return run
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        found = Fuzz(Path(folder)).run(float(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    sys.stdout.write(json.dumps(found, indent=1) + f"\n{sum(found.values())} tried\n")
