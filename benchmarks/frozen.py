@@ -1,9 +1,9 @@
 """Frozen layers computed once, against fine-tuning the same backbone for the same iterations.
 
-    python benchmarks/frozen.py [--data ../shared/data] [--folds 10] [--budgets 500 1000 2000] [--precision auto]
+    python benchmarks/frozen.py [--data ../shared/data] [--backbone squeezenet1_1] [--budgets 250 500 1000]
 
-SqueezeNet 1.1 with its ImageNet weights on nih-effusion at 224 px, without augmentation, on one thread and without Ray,
-fold after fold. The frozen side is run in full: features computed, written, read back with their sha256, every head
+SqueezeNet 1.1 with its ImageNet weights (`--backbone`: another, from random weights drawn once; they cost the same) on
+nih-effusion at 224 px, without augmentation, on one thread and without Ray, fold after fold. The frozen side is run in full: features computed, written, read back with their sha256, every head
 trained and scored at each budget. The fine-tuned side is timed over `--steps` real steps and one real scoring, and
 multiplied up. Heads are compared, over `--check` iterations of two folds, with those trained through the whole model.
 """
@@ -19,13 +19,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import safetensors.torch
 import torch
 
 from cxrtl import config
 from cxrtl.config import Augment, Train
 from cxrtl.console import Screen
 from cxrtl.data import folds, prepared
-from cxrtl.learn import features, freeze, loop, memory, precision, state, transfer, weights
+from cxrtl.learn import backbones, features, freeze, loop, memory, precision, state, transfer, weights
 from cxrtl.orchestrate import study
 from cxrtl.records import Prepared
 
@@ -50,8 +51,11 @@ class Bench:
             found = study.prepare(experiment.data, home, session, Screen(as_json=True))
         self.pixels, self.targets = _images(found)
         self.fold = folds.make_folds(prepared.read_index(found), found, experiment.folds).frame["fold"].to_numpy()
-        file = args.data / "weights/squeezenet1_1-imagenet-features.safetensors"
-        self.train = Train(backbone="squeezenet1_1", init=f"file:{file}", freeze="backbone", budgets=args.budgets)
+        file = args.data / f"weights/{args.backbone}-imagenet-features.safetensors"
+        if not file.exists():
+            file = home / "drawn.safetensors"
+            safetensors.torch.save_file(backbones.build(args.backbone, 2).state_dict(), file)
+        self.train = Train(backbone=args.backbone, init=f"file:{file}", freeze="backbone", budgets=args.budgets)
         self.start = weights.find(self.train)
         self.precision = precision.choose(args.precision, CPU)
 
@@ -109,8 +113,9 @@ def _fine_tuning(bench: Bench, steps: int) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--backbone", default="squeezenet1_1")
     parser.add_argument("--folds", type=int, default=10)
-    parser.add_argument("--budgets", type=int, nargs=3, default=(500, 1000, 2000))
+    parser.add_argument("--budgets", type=int, nargs=3, default=(250, 500, 1000))
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--steps", type=int, default=12)
@@ -132,8 +137,8 @@ def main() -> None:
     tuned = args.folds * (step * args.budgets[-1] + scoring * len(args.budgets))
     per_head = (frozen - computing) / (args.folds * args.budgets[-1])
     print(
-        f"{len(bench.targets)} images of {args.size} px, {args.folds} folds, budgets {list(args.budgets)}, batches of "
-        f"{bench.train.batch_size}, {bench.precision}, one thread\n"
+        f"{args.backbone}, {len(bench.targets)} images of {args.size} px, {args.folds} folds, budgets {list(args.budgets)}, "
+        f"batches of {bench.train.batch_size}, {bench.precision}, one thread\n"
         f"frozen: {frozen:.1f} s in all: features {computing:.1f} s, then {1000 * per_head:.2f} ms an iteration with "
         f"scoring\nfine-tuned: {tuned:.0f} s, from {args.steps} real steps of {1000 * step:.0f} ms "
         f"({bench.train.batch_size / step:.0f} images/s) and scoring a fold in {scoring:.2f} s\n"
