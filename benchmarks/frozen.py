@@ -63,21 +63,17 @@ class Bench:
         """Features as a run has them: through the disk, checked."""
         body = freeze.split(self.train, transfer.make_model(self.train, self.start, 2, 0, 0, CPU), 2).body
         assert body is not None
-        out = []
-        for kind in ("fp32", self.precision) if self.precision != "fp32" else ("fp32",):
-            (folder / kind).mkdir()
-            found = features.compute(body, self.pixels, None, kind, CPU)
-            features.finish(folder / kind, {}, features.write_part(folder / kind, "part.safetensors", found))
-            read = features.read(folder / kind, {})
-            assert read is not None
-            out.append(read)
-        return out[0], out[-1]
+        folder.mkdir(exist_ok=True)
+        found = features.compute(body, self.pixels, None, "fp32", CPU)
+        features.finish(folder, {}, features.write_part(folder, "part.safetensors", found))
+        read = features.read(folder, {})
+        assert read is not None
+        return read, features.rounded(read) if self.precision == "bf16" else read
 
     def fit(self, train: Train, fold: int, bank: Banked | None, times: list[float] | None = None) -> torch.Tensor:
         """Scores `[budgets, held-out images]` of one fold; `times` takes the seconds of each step."""
         model = transfer.make_model(train, self.start, 2, 0, fold, CPU)
-        head = freeze.split(train, model, 2).head if bank else None
-        net = head or model
+        net = features.net(train, model, 2, "binary", bank is not None)
         setting = loop.Setting(train, STILL, 0, fold, 2, self.precision, CPU)
         test, scores, marks = self.images(self.fold == fold, bank), [], [0.0]
 
@@ -126,7 +122,7 @@ def main() -> None:
         bench = Bench(args, Path(folder))
         step, scoring = _fine_tuning(bench, args.steps)
         started = time.perf_counter()
-        bank = bench.bank(Path(folder))
+        bank = bench.bank(Path(folder) / "features")
         computing = time.perf_counter() - started
         for fold in range(args.folds):
             bench.fit(bench.train, fold, bank)

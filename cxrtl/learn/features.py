@@ -1,7 +1,8 @@
 """What frozen layers compute, once: features in place of pixels, for every fold, budget and arm that shares them.
 
-Heads train on `views` fixed draws of augmentation an image (one, where nothing is augmented) in the training's own
-precision, and are scored on the images as they are, in fp32: what the whole model would have computed each time.
+Heads train on `views` fixed draws of augmentation an image (one, where nothing is augmented) and are scored on the
+images as they are. Frozen layers compute in fp32 whether their features are kept or not (`Uncached`), so that it makes
+no difference to a head; a head that trains in bf16 takes them rounded to it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from cxrtl.config import Augment, Train
 from cxrtl.errors import DamagedError
 from cxrtl.learn import backbones, freeze
 from cxrtl.learn.augment import Normalise, resample
-from cxrtl.learn.precision import Precision, autocast
+from cxrtl.learn.precision import Precision
+from cxrtl.records import Task
 
 VERSION = 1  # of the folder and of what is computed
 CHUNK = 100  # images at once
@@ -72,13 +74,40 @@ def shape(train: Train, size: int) -> tuple[int, ...] | None:
     return tuple(body(torch.empty((1, 3, size, size), device=device)).shape[1:])
 
 
+class Uncached(nn.Module):
+    """The model in its two parts, for training on pixels."""
+
+    def __init__(self, parts: freeze.Split) -> None:
+        super().__init__()
+        self.body, self.head = parts.body, parts.head
+
+    def forward(self, given: Tensor) -> Tensor:
+        body, head = self.body, self.head
+        assert body is not None and head is not None
+        with torch.no_grad(), torch.autocast(given.device.type, enabled=False):
+            found = body(given)
+        rounded = self.training and torch.is_autocast_enabled(given.device.type)
+        return Tensor(head(found.to(torch.bfloat16) if rounded else found))
+
+
+def net(train: Train, model: nn.Module, classes: int, task: Task, kept: bool) -> nn.Module:
+    """What computes in training: the model, or where layers are frozen its parts, of which kept features need one."""
+    if not freeze.frozen(train) or task == "segmentation":
+        return model
+    parts = freeze.split(train, model, classes)
+    if kept and parts.head is not None:
+        return parts.head
+    return Uncached(parts) if parts.body is not None else model
+
+
 def compute(
     body: nn.Module, pixels: Tensor, changes: tuple[Tensor, Tensor] | None, precision: Precision, device: torch.device
 ) -> Tensor:
-    """Features `[K, N, …]` on the CPU of uint8 images `[N, C, H, W]`, for `changes` `[K, N, 2]` or none (K = 1)."""
+    """Features `[K, N, …]` on the CPU of uint8 images `[N, C, H, W]`, for `changes` `[K, N, 2]` or none (K = 1):
+    computed in fp32, rounded to `precision`."""
     normalise, parts = Normalise(device), []
     body.eval()
-    with torch.inference_mode(), autocast(precision, device):
+    with torch.inference_mode():
         for view in range(len(changes[0]) if changes else 1):
             for start in range(0, len(pixels), CHUNK):
                 part = slice(start, start + CHUNK)
@@ -87,9 +116,15 @@ def compute(
                     scale, offset = (change[view, part].to(device) for change in changes)
                     grey = resample(grey, scale, offset)
                 out = body(normalise(grey))
-                parts.append((out.permute(0, 2, 3, 1) if out.dim() == 4 else out).cpu())
+                out = (out.permute(0, 2, 3, 1) if out.dim() == 4 else out).cpu()
+                parts.append(out.to(torch.bfloat16) if precision == "bf16" else out)
     together = torch.cat(parts)
     return together.reshape(-1, len(pixels), *together.shape[1:])
+
+
+def rounded(found: Array) -> Array:
+    """fp32 features as bf16 ones, see `read`."""
+    return np.asarray(torch.from_numpy(found).to(torch.bfloat16).view(torch.int16).numpy())
 
 
 def part_of(plain: Array, views: Array, rows: npt.NDArray[np.int64], device: torch.device) -> Features:

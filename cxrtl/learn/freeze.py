@@ -16,7 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from cxrtl.config import Train
 from cxrtl.errors import ConfigError
 from cxrtl.learn import backbones
-from cxrtl.learn.dropout import CoinDropout
+from cxrtl.learn.dropout import CoinDropout, PointConv
 
 _QUIET = "cxrtl_quiet"  # marks a module that stays in evaluation mode
 
@@ -54,10 +54,13 @@ def apply(train: Train, model: nn.Module, classes: int) -> None:
         parameter.requires_grad_(name not in cut.parameters)
     for module in cut.modules:
         setattr(module, _QUIET, True)
+    heads = [model.get_submodule(key.rpartition(".")[0]) for key in backbones.head_keys(train.backbone, classes)]
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.Dropout and child.p == 0.5 and not hasattr(child, _QUIET):
                 setattr(parent, name, CoinDropout())
+            elif type(child) is nn.Conv2d and child.kernel_size == (1, 1) and child in heads:
+                setattr(parent, name, PointConv(child))
 
 
 def train_mode(model: nn.Module) -> None:

@@ -30,11 +30,14 @@ class Images:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def batch(self, normalise: Normalise, indices: Tensor, scale: Tensor, offset: Tensor, view: Tensor) -> Tensor:
-        """The model's input in training."""
+    def batch(
+        self, normalise: Normalise, indices: Tensor, changes: tuple[Tensor, Tensor] | None, view: Tensor
+    ) -> Tensor:
+        """The model's input in training; `changes`: scale and offset, None where nothing is augmented."""
         if self.features:
             return self.features.batch(indices, view)
-        return normalise(resample(self.pixels[indices].float(), scale, offset))
+        grey = self.pixels[indices].float()
+        return normalise(resample(grey, *changes) if changes else grey)
 
     def chunk(self, normalise: Normalise, part: slice) -> Tensor:
         """The model's input in evaluation."""

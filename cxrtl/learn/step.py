@@ -95,7 +95,8 @@ class Step:
     def _update(self) -> None:
         setting = self.setting
         targets = follow(self.images.targets[self.indices], self.scale, self.offset)
-        inputs = self.images.batch(self.normalise, self.indices, self.scale, self.offset, self.view)
+        changes = (self.scale, self.offset) if setting.augment.active else None
+        inputs = self.images.batch(self.normalise, self.indices, changes, self.view)
         with autocast(setting.precision, setting.device):
             logits = self.model(inputs)
         loss = self.objective.loss(logits.float(), targets)

@@ -28,7 +28,7 @@ from cxrtl import rundir
 from cxrtl.config import Recipe
 from cxrtl.data import feed
 from cxrtl.errors import CxrtlError
-from cxrtl.learn import augment, devices, features, freeze, loop, memory, objective, state, transfer
+from cxrtl.learn import augment, devices, features, loop, memory, objective, state, transfer
 from cxrtl.learn.precision import Precision
 from cxrtl.learn.weights import Weights
 from cxrtl.orchestrate import frozen
@@ -123,8 +123,7 @@ class FoldRun:
         self.model = transfer.make_model(recipe.train, start, classes, job.seed, trial.fold, device, task, channels)
         tested = (job.division == trial.fold).any(axis=0)
         self.train_images, self.test_images = self._images(train, ~tested), self._images(test, tested)
-        head = freeze.split(recipe.train, self.model, classes).head if self.train_images.features else None
-        self.net = head or self.model  # what computes: with features, only what comes after them
+        self.net = features.net(recipe.train, self.model, classes, task, self.train_images.features is not None)
         self.optimizer = transfer.make_optimizer(recipe.train, self.model, classes)
         self.run_hash = job.hashes[trial.arm]
         self.state = state.load(self.folder, self.run_hash, self.model, self.optimizer)

@@ -110,10 +110,12 @@ def bank(
     for recipe in recipes:
         start = starts[recipe.name]
         assert start is not None
-        names = []
+        names: list[str] = []
         for spec in specs(recipe, start, prepared, seed, machine):
             name = rundir.content_hash(spec)
-            if name not in out.arrays:
+            if name not in out.arrays and spec["precision"] == "bf16" and not spec["views"]:
+                out.arrays[name] = features.rounded(out.arrays[names[0]])
+            elif name not in out.arrays:
                 folder = home / "features" / name[:16]
                 found = features.read(folder, spec)
                 if found is None:

@@ -145,14 +145,14 @@ def _time_fold(
             torch.zeros((train.batch_size, prepared.channels, side, side), dtype=torch.uint8, device=device),
             objective.blank_targets(prepared.task, train.batch_size, classes, side).to(device),
         )
-        net = model
+        net = features.net(train, model, classes, prepared.task, kept)
         if kept:
-            parts = freeze.split(train, model, classes)
-            assert parts.body is not None and parts.head is not None
-            made = features.compute(parts.body, images.pixels.cpu(), None, precision, device)[0]
+            body = freeze.split(train, model, classes).body
+            assert body is not None
+            made = features.compute(body, images.pixels.cpu(), None, precision, device)[0]
             noise = torch.rand_like(made).to(device)  # of images all alike, BatchNorm would divide by nothing
             rows = torch.arange(train.batch_size, device=device)
-            images, net = replace(images, features=features.Features(noise, noise, rows)), parts.head
+            images = replace(images, features=features.Features(noise, noise, rows))
         marks: list[tuple[int, float]] = []
         hooks = loop.Hooks(lambda _: None, lambda at: marks.append((at.iteration, at.train_seconds)), lambda _: None)
         # A save stops the clock. What comes before the first, which warms up, is left out of the time.

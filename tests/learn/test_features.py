@@ -36,16 +36,12 @@ def heads(
     whole = images(41, 64)
     drawn = augment.draw_views(change, 0, train.views, 41) if change.active else None
     model = transfer.make_model(train, None, 2, 0, 0, CPU)
-    net, parts = model, []
+    net, parts = features.net(train, model, 2, "binary", cached), []
     arrays = bank(train, change, precision) if cached else None
     for rows in (TRAINED, HELD_OUT):
         views = (drawn[0][:, rows], drawn[1][:, rows]) if drawn else None
         found = features.part_of(*arrays, rows, CPU) if arrays else None
         parts.append(loop.Images(whole.pixels[rows], whole.targets[rows], views, found))
-    if cached:
-        head = freeze.split(train, model, 2).head
-        assert head is not None
-        net = head
     setting = loop.Setting(train, change, 0, 0, 2, precision, CPU)
     optimizer = transfer.make_optimizer(train, model, 2)
     scores = []
@@ -68,6 +64,7 @@ def heads(
     [
         ("squeezenet1_1", "backbone", STILL, "fp32"),
         ("squeezenet1_1", "backbone", Augment(), "bf16"),
+        ("resnet18", "layer3", Augment(), "bf16"),
         ("resnet18", "backbone", Augment(), "fp32"),
         ("resnet18", "layer3", STILL, "fp32"),
         pytest.param("alexnet", "backbone", STILL, "fp32", marks=pytest.mark.slow),
