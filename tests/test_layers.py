@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1] / "cxrtl"
 # A module may import from its own layer and the ones before it.
 LAYERS = [
     ("errors",),
-    ("grid", "data_config", "config"),
+    ("grid", "data_config", "train_config", "config"),
     ("records",),
     ("predictions",),
     ("rundir",),

@@ -49,7 +49,7 @@ def test_tensorboard_shows_pooled_metrics_and_the_drawings(undisturbed: Path) ->
 
     root = undisturbed / "runs/small/tensorboard/pooled"
     board = EventAccumulator(str(root), size_guidance={"images": 0}).Reload()
-    assert [event.step for event in board.Images("report/roc")] == [20, 120]
+    assert [event.step for event in board.Images("report/roc")] == [20, 200]
     figure = (undisturbed / "runs/small/figures/confusion.png").read_bytes()
     assert board.Images("report/confusion")[0].encoded_image_string == figure
     summary = json.loads((undisturbed / "runs/small/summary.json").read_text())
