@@ -71,7 +71,7 @@ class Published(Table):
     """A row of a published table, shown beside ours."""
 
     study: str = Field(description="who published it")
-    iterations: int = Field(ge=1, description="training length")
+    iterations: int = Field(ge=1, description="training length; of ours to set it beside, where the study states none")
     accuracy: Probability | None = Field(None, description="share right")
     sensitivity: Probability | None = Field(None, description="share of positives found")
     specificity: Probability | None = Field(None, description="share of negatives found")

@@ -27,6 +27,7 @@ Task = Literal["binary", "multiclass", "multilabel", "segmentation"]
 MANIFEST_COLUMNS = ("image_id", "patient_id", "study_id", "label", "path")
 INDEX_COLUMNS = ("row", "image_id", "patient_id", "study_id", "label", "target", "content_hash")
 SIZE_COLUMNS = ("original_width", "original_height")  # of a picture before it was fitted into the square, pixels
+READER = "reader_"  # what columns of the source with readers' words on its images start with
 FOLD_COLUMNS = ("image_id", "patient_id", "label", "content_hash", "fold")
 
 

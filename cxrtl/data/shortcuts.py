@@ -18,14 +18,14 @@ import pandas as pd
 from cxrtl.evaluate.estimates import estimate, patient_codes
 from cxrtl.evaluate.metrics import BoolArray
 from cxrtl.predictions import FloatArray
-from cxrtl.records import INDEX_COLUMNS, IntArray
+from cxrtl.records import INDEX_COLUMNS, READER, IntArray
 
 MOST_LEVELS = 20  # of a text column; rarer values count as one
 MOST_FITTED = 5000  # images of a fit, evenly spaced over the training folds
 RIM = 2  # pixels of 32 × 32, on each side
 CORNER = 8  # a corner is this part of the side
 GREYS = 8  # bins of a corner's histogram
-_OF_LABEL = ("finding:", "label_", "cause")  # columns that are the label in other words
+_OF_LABEL = ("finding:", "label_", "cause", READER)  # columns that are the label in other words
 
 
 @dataclass(frozen=True)

@@ -102,15 +102,16 @@ def leak_free(summary: Summary) -> str:
 
 def leak_free_note(summary: Summary) -> str:
     found = summary["leakage"]
-    folds = "the two sides" if summary["division"]["kind"] == "holdout" else f"the {summary['folds']} folds"
+    holdout = summary["division"]["kind"] == "holdout"
+    where = "on both sides" if holdout else f"in two of the {summary['folds']} folds"
     found_again = (
         (found["patients_in_two_folds"], "known patient stands", "known patients stand"),
         (found["identical_images_in_two_folds"], "identical image stands", "identical images stand"),
     )
     if not any(count for count, _, _ in found_again):
-        said = f"Looked at again for this page: no known patient and no identical image stands in two of {folds}."
+        said = f"Looked at again for this page: no known patient and no identical image stands {where}."
     else:
         faults = " and ".join(plural(count, one, many) for count, one, many in found_again if count)
-        said = f"Looked at again for this page: {faults} in two of {folds}."
+        said = f"Looked at again for this page: {faults} {where}."
     passed = sum(bool(check["passed"]) for check in found["checks"])
     return f"{passed} of {plural(len(found['checks']), 'check')} passed. {said}" if found["present"] else said

@@ -15,11 +15,11 @@ import pandas as pd
 from cxrtl.evaluate.judge import judge
 from cxrtl.evaluate.paired import common
 from cxrtl.predictions import Predictions
+from cxrtl.records import READER
 from cxrtl.report.contrast import adjusted, difference
 from cxrtl.report.load import Loaded
 from cxrtl.report.measures import value_of
 from cxrtl.report.shape import DifferenceRow, Reader
-from cxrtl.report.subgroups import READER
 
 RANKED = ("auc", "macro_auc")
 

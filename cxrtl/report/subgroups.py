@@ -12,7 +12,7 @@ from cxrtl.config import Report
 from cxrtl.data.prepared import read_index
 from cxrtl.evaluate.judge import judge, rows
 from cxrtl.predictions import Predictions
-from cxrtl.records import Prepared
+from cxrtl.records import READER, Prepared
 from cxrtl.report.load import Loaded, load_run
 from cxrtl.report.measures import value_of
 from cxrtl.report.shape import Subgroup
@@ -21,7 +21,6 @@ from cxrtl.rundir import RunDir, write_frame
 MOST_GROUPS = 20  # a column of text with more values may hold identifiers: none of them is shown
 BANDS = 4  # numbers of more values than this are cut into bands of about equally many images
 UNKNOWN = "not recorded"
-READER = "reader_"
 
 
 def keep_subjects(run: RunDir, prepared: Prepared) -> None:

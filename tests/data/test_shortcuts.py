@@ -56,6 +56,7 @@ def test_metadata_columns() -> None:
     index["view"] = rng.choice(["AP", "PA"], IMAGES)
     index["always"] = "the same"
     index["finding:Mass"] = TRUTH  # the label in other words
+    index["reader_one"] = TRUTH  # and in a reader's
     features = shortcuts.metadata(index)
     assert list(features) == ["site", "age", "view", "all metadata"]
     found = {row.features: row for row in shortcuts.probe(features, {"sick": TRUTH}, FOLD, OWNERS)}
