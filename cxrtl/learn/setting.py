@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -30,15 +31,21 @@ class Images:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def truth(self) -> Iterator[Tensor]:
+        """All targets in order."""
+        yield self.targets
+
     def batch(self, normalise: Normalise, indices: Tensor, scale: Tensor, offset: Tensor, view: Tensor) -> Tensor:
         """The model's input in training."""
         if self.features:
             return self.features.batch(indices, view)
         return normalise(resample(self.pixels[indices].float(), scale, offset))
 
-    def chunk(self, normalise: Normalise, part: slice) -> Tensor:
+    def chunks(self, normalise: Normalise, at_once: int) -> Iterator[Tensor]:
         """The model's input in evaluation."""
-        return self.features.chunk(part) if self.features else normalise(self.pixels[part].float())
+        for start in range(0, len(self), at_once):
+            part = slice(start, start + at_once)
+            yield self.features.chunk(part) if self.features else normalise(self.pixels[part].float())
 
 
 @dataclass(frozen=True)
