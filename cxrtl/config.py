@@ -45,6 +45,11 @@ class Resources(Table):
         description="folds that share a whole GPU in one process; `auto`: what timed steps find fastest",
     )
     max_concurrent: int = Field(0, ge=0, description="folds at once; 0: as many as fit")
+    images: Literal["auto", "memory", "stream"] = Field(
+        "auto",
+        description="where pixels are while folds train: `memory`, or on disk, read ahead of each batch (`stream`); "
+        "`auto`: memory, unless the copies that a node's processes hold exceed half of it",
+    )
     features_gib: float = Field(
         4,
         ge=0,

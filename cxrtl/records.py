@@ -192,7 +192,8 @@ class FoldResult:
 
     `run_hash` is that of the arm: what decides its numbers, other arms apart (`ledger.Identity.arm_hashes`). `files`
     maps each file the result vouches for to its sha256. `wall_seconds` spans every try from start to end;
-    `setup_seconds` is the part before the first training step; `images_per_second` counts training only.
+    `setup_seconds` is the part before the first training step; `images_per_second` counts training only, of which
+    `data_wait_seconds` were spent waiting for images on disk.
     """
 
     arm: str
@@ -210,6 +211,7 @@ class FoldResult:
     threads: int
     tries: int
     files: dict[str, str]
+    data_wait_seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

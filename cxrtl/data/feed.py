@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import ray.data
 
+from cxrtl.data.shards import PICTURES
 from cxrtl.records import Prepared, label_columns
 
 _COLUMNS = ["row", "image_id", "patient_id", "label"]
@@ -22,18 +23,23 @@ class Part:
     """Images of one or more folds in the order of the prepared set: `index` with a row each, pixels `[N, C, H, W]`.
 
     `targets` are the places of the classes, int64 `[N]`; multilabel: 1, 0 or NaN, float32 `[N, findings]`;
-    segmentation: the masks, uint8 `[N, H, W]`.
+    segmentation: the masks, uint8 `[N, H, W]`. Where pixels stream, they and masks are None.
     """
 
     index: pd.DataFrame
-    pixels: npt.NDArray[np.uint8]
-    targets: npt.NDArray[Any]
+    pixels: npt.NDArray[np.uint8] | None
+    targets: npt.NDArray[Any] | None
 
 
-def images(prepared: Prepared) -> ray.data.Dataset:
-    """All images as a materialised Ray dataset: the shards are read once; the blocks live in the object store."""
+def images(prepared: Prepared, *, streamed: bool = False) -> ray.data.Dataset:
+    """All images as a materialised Ray dataset: the shards are read once; the blocks live in the object store.
+
+    `streamed`: without pixels and masks.
+    """
     shards = str(prepared.folder / "shards")
     columns = [*_COLUMNS, *_target_columns(prepared), "pixels"]
+    if streamed:
+        columns = [name for name in columns if name not in PICTURES]
     found: ray.data.Dataset = ray.data.read_parquet(shards, columns=columns, file_extensions=["parquet"]).materialize()
     return found
 
@@ -48,8 +54,10 @@ def collect(shard: ray.data.DataIterator, prepared: Prepared, wanted: Sequence[n
     """Gather a dataset into memory, in the order of the prepared set whatever the order of its blocks: a part for each
     of `wanted`, `[N]` True for the images it takes."""
     whole_blocks: Any = shard.iter_batches(batch_size=None, batch_format="pyarrow")  # type: ignore[arg-type]
-    names = _target_columns(prepared)
-    table = pa.concat_tables(block.select([*_COLUMNS, *names, "pixels"]) for block in whole_blocks)
+    names = [*_COLUMNS, *_target_columns(prepared), "pixels"]
+    table = pa.concat_tables(
+        block.select([name for name in names if name in block.column_names]) for block in whole_blocks
+    )
     order = np.argsort(table["row"].to_numpy(), kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
@@ -64,15 +72,16 @@ def _part(
     taken: npt.NDArray[np.bool_],
 ) -> Part:
     """The images `taken` `[N]` of those in `table`, whose rows stand at `place` in the prepared set."""
-    rows, size = order[taken], prepared.image_size
-    targets: npt.NDArray[Any]
+    rows, size, streamed = order[taken], prepared.image_size, "pixels" not in table.column_names
+    targets: npt.NDArray[Any] | None
     if prepared.task == "segmentation":
-        targets = _pictures(table["mask"], place, taken, (size, size))
+        targets = None if streamed else _pictures(table["mask"], place, taken, (size, size))
     elif prepared.task == "multilabel":
         targets = table.select(label_columns(prepared.classes)).take(rows).to_pandas().to_numpy(np.float32)
     else:
         targets = table["target"].to_numpy()[rows]
-    pixels = _pictures(table["pixels"], place, taken, (prepared.channels, size, size))
+    shape = (prepared.channels, size, size)
+    pixels = None if streamed else _pictures(table["pixels"], place, taken, shape)
     return Part(table.select(_COLUMNS).take(rows).to_pandas(), pixels, targets)
 
 

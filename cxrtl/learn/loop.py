@@ -17,6 +17,8 @@ from cxrtl.learn.setting import Images as Images
 from cxrtl.learn.setting import Setting as Setting
 from cxrtl.learn.state import State
 from cxrtl.learn.step import Batches, Step
+from cxrtl.learn.stream import Streamed as Streamed
+from cxrtl.learn.stream import Window
 
 CURVE_EVERY = 5  # iterations a line of the training curve averages over
 READ_EVERY = 1.0  # seconds between looks at a GPU's training curve
@@ -32,7 +34,9 @@ class Hooks:
     progress: Callable[[State], None]
 
 
-def fit(setting: Setting, images: Images, model: nn.Module, optimizer: Optimizer, state: State, hooks: Hooks) -> None:
+def fit(
+    setting: Setting, images: Images | Streamed, model: nn.Module, optimizer: Optimizer, state: State, hooks: Hooks
+) -> None:
     """Train from `state.iteration` to the last budget.
 
     Runs one round more than it has steps to take, so that the last budget is met by the same code as the others.
@@ -43,8 +47,13 @@ def fit(setting: Setting, images: Images, model: nn.Module, optimizer: Optimizer
         TrialError: fewer training images than a batch, or a loss that is no number.
     """
     train, start = setting.train, state.iteration
-    batches = Batches(setting, len(images), images.views)
-    step = Step(setting, images, model, optimizer)
+    order = Batches(setting, len(images), images.views)
+    batches: Batches | Window = order
+    goal = objective.make(setting.task, train, images.truth(), setting.classes, setting.device)
+    if isinstance(images, Streamed):
+        batches = Window(images, order, state)
+        images = batches.images
+    step = Step(setting, images, goal, model, optimizer)
     clock = Clock(setting.device, state)
     for iteration in range(start, train.budgets[-1] + 1):
         state.iteration = iteration
@@ -88,7 +97,7 @@ class Clock:
             self.since = 0.0
 
 
-def predict(setting: Setting, images: Images, model: nn.Module) -> Tensor:
+def predict(setting: Setting, images: Images | Streamed, model: nn.Module) -> Tensor:
     """What `objective.scores` says of images, on the CPU, without augmentation; leaves the model in training mode.
 
     Always in fp32 (not a GPU's TF32): bf16 keeps 8 bits of a logit, and images would tie that are not alike. Uses no
@@ -100,8 +109,7 @@ def predict(setting: Setting, images: Images, model: nn.Module) -> Tensor:
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         share = 5 if setting.task == "segmentation" else 1  # its maps are as large as the images
         at_once = EVALUATION_BATCH[setting.device.type] // share
-        for start in range(0, len(images), at_once):
-            inputs = images.chunk(normalise, slice(start, start + at_once))
+        for inputs in images.chunks(normalise, at_once):
             parts.append(objective.scores(setting.task, model(inputs)))
     train_mode(model)
     return torch.cat(parts).cpu()

@@ -9,7 +9,7 @@ segmentation  `[B, S + 1, H, W]`  `[B, H, W]`, 0, or the structure's number from
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,13 +94,15 @@ class Structures:
 Objective = Classes | Findings | Structures
 
 
-def make(task: Task, train: Train, targets: Tensor, classes: int) -> Objective:
-    """The objective of `task` for training images with these targets."""
-    if task == "multilabel":
-        return Findings(finding_weights(targets) if train.class_weights else None)
+def make(task: Task, train: Train, truth: Iterable[Tensor], classes: int, device: torch.device) -> Objective:
+    """The objective of `task` for training images with these targets, in pieces: masks in any number."""
+    weigh = train.class_weights
     if task == "segmentation":
-        return Structures(structure_weights(targets, classes) if train.class_weights else None)
-    return Classes(class_weights(targets, classes) if train.class_weights else None)
+        return Structures(structure_weights(truth, classes).to(device) if weigh else None)
+    if task == "multilabel":
+        return Findings(finding_weights(*truth).to(device) if weigh else None)
+    (targets,) = truth
+    return Classes(class_weights(targets, classes).to(device) if weigh else None)
 
 
 def class_weights(targets: Tensor, classes: int) -> Tensor:
@@ -115,10 +117,13 @@ def finding_weights(targets: Tensor) -> Tensor:
     return counts.sum(0) / (2 * counts.clamp_min(1))
 
 
-def structure_weights(targets: Tensor, structures: int) -> Tensor:
+def structure_weights(masks: Iterable[Tensor], structures: int) -> Tensor:
     """The same over pixels: `[structures + 1]`, the background first."""
-    counts = torch.stack([(targets == number).sum() for number in range(structures + 1)]).float()
-    return targets.numel() / ((structures + 1) * counts.clamp_min(1))
+    counts, pixels = torch.zeros(structures + 1, dtype=torch.int64), 0
+    for part in masks:
+        counts += torch.stack([(part == number).sum() for number in range(structures + 1)]).cpu()
+        pixels += part.numel()
+    return pixels / ((structures + 1) * counts.float().clamp_min(1))
 
 
 def outputs(task: Task, classes: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,10 @@ class Images:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def truth(self) -> Iterator[Tensor]:
+        """All targets in order."""
+        yield self.targets
+
     def batch(
         self, normalise: Normalise, indices: Tensor, changes: tuple[Tensor, Tensor] | None, view: Tensor
     ) -> Tensor:
@@ -39,9 +44,11 @@ class Images:
         grey = self.pixels[indices].float()
         return normalise(resample(grey, *changes) if changes else grey)
 
-    def chunk(self, normalise: Normalise, part: slice) -> Tensor:
+    def chunks(self, normalise: Normalise, at_once: int) -> Iterator[Tensor]:
         """The model's input in evaluation."""
-        return self.features.chunk(part) if self.features else normalise(self.pixels[part].float())
+        for start in range(0, len(self), at_once):
+            part = slice(start, start + at_once)
+            yield self.features.chunk(part) if self.features else normalise(self.pixels[part].float())
 
 
 @dataclass(frozen=True)

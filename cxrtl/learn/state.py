@@ -23,6 +23,7 @@ class State:
 
     iteration: int = 0
     train_seconds: float = 0.0
+    data_wait_seconds: float = 0.0
     setup_seconds: float = 0.0
     wall_seconds: float = 0.0
     tries: int = 0

@@ -22,8 +22,10 @@ from cxrtl.learn.freeze import train_mode
 from cxrtl.learn.precision import autocast
 from cxrtl.learn.setting import Images, Setting
 from cxrtl.learn.transfer import rate_share, set_rate
+from cxrtl.records import IntArray
 
 EAGER_STEPS = 3  # before capture: libraries settle, optimizer and gradients get their memory
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]  # as `Batches` says
 LAUNCH = threading.RLock()  # torch has one generator a device: seeding it and launching what draws from it go together
 
 
@@ -44,19 +46,25 @@ class Batches:
             )
         self.index = -1
         self.drawn: Pass
+        self.order: IntArray
 
-    def __getitem__(self, iteration: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def __getitem__(self, iteration: int) -> Batch:
+        return self.with_places(iteration)[0]
+
+    def with_places(self, iteration: int) -> tuple[Batch, IntArray]:
+        """The batch, and its indices where the host can read them."""
         index, place = divmod(iteration, self.per_pass)
         if index != self.index:
             setting = self.setting
             drawn = draw_pass(setting.augment, setting.seed, setting.fold, index, self.images)
             if self.views:
                 drawn = choose_views(drawn, self.views, setting.seed, setting.fold, index)
-            parts = drawn.order, drawn.scale, drawn.offset, drawn.view
+            parts, self.order = (drawn.order, drawn.scale, drawn.offset, drawn.view), drawn.order.numpy()
             self.drawn = Pass(*(_send(part, setting.device) for part in parts))
             self.index = index
         part = slice(place * self.setting.train.batch_size, (place + 1) * self.setting.train.batch_size)
-        return self.drawn.order[part], self.drawn.scale[part], self.drawn.offset[part], self.drawn.view[part]
+        drawn = self.drawn
+        return (drawn.order[part], drawn.scale[part], drawn.offset[part], drawn.view[part]), self.order[part]
 
 
 def _send(part: Tensor, device: torch.device) -> Tensor:
@@ -67,11 +75,13 @@ def _send(part: Tensor, device: torch.device) -> Tensor:
 class Step:
     """One update of the model; sums losses and hits since the last `mark`, on the device."""
 
-    def __init__(self, setting: Setting, images: Images, model: nn.Module, optimizer: Optimizer) -> None:
+    def __init__(
+        self, setting: Setting, images: Images, goal: objective.Objective, model: nn.Module, optimizer: Optimizer
+    ) -> None:
         self.setting, self.images, self.model, self.optimizer = setting, images, model, optimizer
         size, device = setting.train.batch_size, setting.device
         self.normalise = Normalise(device)
-        self.objective = objective.make(setting.task, setting.train, images.targets, setting.classes)
+        self.objective = goal
         self.indices, self.view = (torch.zeros(size, dtype=torch.int64, device=device) for _ in range(2))
         self.scale, self.offset = torch.ones((size, 2), device=device), torch.zeros((size, 2), device=device)
         self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # of loss and of the share right

@@ -23,6 +23,7 @@ class Node:
 
     cpus: float
     gpus: float
+    memory: float = 0.0  # bytes, those of Ray's object store included
 
     def slots(self, cpus: float, gpus: float) -> int:
         """Trials that fit at once."""
@@ -82,4 +83,8 @@ def _require_answer(address: str) -> None:
 
 def nodes() -> list[Node]:
     alive = (node["Resources"] for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
-    return [Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for resources in alive]
+    names = ("CPU", "GPU", "memory", "object_store_memory")
+    return [
+        Node(cpus, gpus, heap + store)
+        for cpus, gpus, heap, store in ([found.get(name, 0.0) for name in names] for found in alive)
+    ]

@@ -27,6 +27,7 @@ from ray.train.torch import TorchTrainer
 from cxrtl import rundir
 from cxrtl.config import Recipe
 from cxrtl.data import feed
+from cxrtl.data.flat import Flat
 from cxrtl.errors import CxrtlError
 from cxrtl.learn import augment, devices, features, loop, memory, objective, state, transfer
 from cxrtl.learn.precision import Precision
@@ -56,6 +57,7 @@ class Job:
     prepared: Prepared
     share: Share
     bank: frozen.Bank
+    flat: Flat | None  # where pixels stream
 
 
 def fold_trial(config: dict[str, Any], images: ray.data.Dataset, job: Job) -> None:
@@ -123,7 +125,8 @@ class FoldRun:
         self.model = transfer.make_model(recipe.train, start, classes, job.seed, trial.fold, device, task, channels)
         tested = (job.division == trial.fold).any(axis=0)
         self.train_images, self.test_images = self._images(train, ~tested), self._images(test, tested)
-        self.net = features.net(recipe.train, self.model, classes, task, self.train_images.features is not None)
+        kept = isinstance(self.train_images, loop.Images) and self.train_images.features is not None
+        self.net = features.net(recipe.train, self.model, classes, task, kept)
         self.optimizer = transfer.make_optimizer(recipe.train, self.model, classes)
         self.run_hash = job.hashes[trial.arm]
         self.state = state.load(self.folder, self.run_hash, self.model, self.optimizer)
@@ -132,13 +135,17 @@ class FoldRun:
         self.writer = Writer()
         self.board = Board(job.run, trial, recipe, resume_at=self.state.iteration)
 
-    def _images(self, part: feed.Part, wanted: npt.NDArray[np.bool_]) -> loop.Images:
+    def _images(self, part: feed.Part, wanted: npt.NDArray[np.bool_]) -> loop.Images | loop.Streamed:
         setting, rows = self.setting, np.flatnonzero(wanted)
         count = features.view_count(setting.train, setting.augment) if setting.augment.active else 0
         drawn = augment.draw_views(setting.augment, setting.seed, count, len(wanted)) if count else None
         views = (drawn[0][:, rows], drawn[1][:, rows]) if drawn else None
         found = self.job.bank.part(self.trial.arm, rows, self.device)
-        pixels, targets = torch.from_numpy(part.pixels), torch.from_numpy(part.targets).to(self.device)
+        targets = None if part.targets is None else torch.from_numpy(part.targets).to(self.device)
+        if self.job.flat and not found:
+            return loop.Streamed(self.job.flat, rows, targets, self.device, views)
+        assert targets is not None
+        pixels = torch.empty(0) if part.pixels is None else torch.from_numpy(part.pixels)
         return loop.Images(pixels if found else pixels.to(self.device), targets, views, found)
 
     def run(self) -> None:
@@ -153,9 +160,8 @@ class FoldRun:
         """Score the held-out fold, keep weights and predictions, save the state that vouches for them."""
         started = time.time()
         scores = loop.predict(self.setting, self.test_images, self.net)
-        loss, accuracy = objective.judge(
-            self.setting.task, self.setting.classes, scores, self.test_images.targets.cpu()
-        )
+        truth = torch.cat(tuple(self.test_images.truth())).cpu()
+        loss, accuracy = objective.judge(self.setting.task, self.setting.classes, scores, truth)
         seconds = time.time() - started
         reached = Milestone(at.iteration, at.train_seconds, seconds, loss, accuracy)
         at.milestones.append(reached)
@@ -163,7 +169,9 @@ class FoldRun:
         taken = state.Snapshot(self.model, self.optimizer if more else None)
         self.writer.wait()  # the state vouches for the files of the one before
         masks = scores if self.setting.task == "segmentation" else None
-        self.writer(partial(self._keep, self._as_now(at), self._predictions(at.iteration, scores), masks, taken, more))
+        self.writer(
+            partial(self._keep, self._as_now(at), self._predictions(at.iteration, scores, truth), masks, taken, more)
+        )
         self.board.milestone(reached)
         self._tell(at)
 
@@ -193,7 +201,7 @@ class FoldRun:
         at.wall_seconds = self.wall_before + time.time() - self.started
         return copy.deepcopy(at)
 
-    def _predictions(self, iterations: int, scores: torch.Tensor) -> Predictions:
+    def _predictions(self, iterations: int, scores: torch.Tensor, truth: torch.Tensor) -> Predictions:
         frame = self.test.index[["image_id", "patient_id", "label"]].copy()
         frame.insert(2, "fold", self.trial.fold)
         frame.insert(3, "arm", self.trial.arm)
@@ -201,7 +209,7 @@ class FoldRun:
         if len(self.job.division) > 1:
             frame.insert(5, "repeat", int((self.job.division == self.trial.fold).any(axis=1).argmax()))
         prepared = self.job.prepared
-        columns = objective.columns(prepared.task, prepared.classes, scores, self.test_images.targets.cpu())
+        columns = objective.columns(prepared.task, prepared.classes, scores, truth)
         return Predictions(frame.assign(**columns), prepared.classes, prepared.task)
 
     def save(self, at: state.State) -> None:
@@ -256,6 +264,7 @@ class FoldRun:
             threads=self.job.share.cpus,
             tries=at.tries,
             files=at.files,
+            data_wait_seconds=at.data_wait_seconds,
         )
         rundir.write_json(self.folder / "result.json", result.to_json())
         state.clear(self.folder)

@@ -91,6 +91,22 @@ def shares(resources: Resources, nodes: Sequence[Node], todo: int, threads: int 
     return open_[max(len(enough) - 1, 0) :]
 
 
+def streams(
+    experiment: Experiment, nodes: Sequence[Node], share: Share, folds: int, probes: dict[str, Probe], size: int
+) -> bool:
+    """Whether a set of `size` bytes is read from disk as it is used, `folds` training at once.
+
+    `auto`: where the copies that a node's folds hold, and the object store's, take more than half of its memory, or
+    those on a GPU more than half of the GPU's.
+    """
+    if experiment.resources.images != "auto":
+        return experiment.resources.images == "stream"
+    fit = [(node, min(node.slots(share.cpus, share.gpus) * share.folds, folds)) for node in nodes]
+    gpu = min(probe.gpu_memory for probe in probes.values()) / 2
+    on_gpu = size * share.folds / min(share.gpus, 1) if share.gpus else 0
+    return on_gpu > gpu or any(size * (here + 1) > node.memory / 2 for node, here in fit if here)
+
+
 def make(
     experiment: Experiment,
     all_trials: tuple[Trial, ...],

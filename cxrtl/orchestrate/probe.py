@@ -42,6 +42,7 @@ class Probe:
     precision: Precision
     step_seconds: float
     weight_bytes: int
+    gpu_memory: int = 0  # bytes
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,9 @@ def probe_arm(
         plain = _step_seconds(recipe, start, prepared, "fp32", share.folds, device, kept)
         if plain * _FORMATS_DIFFER < seconds:
             found, seconds = "fp32", plain
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    return Probe(device.type, gpu, found, seconds, len(state.Snapshot(model).weights()))
+    gpu = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
+    bytes_ = len(state.Snapshot(model).weights())
+    return Probe(device.type, gpu.name if gpu else "", found, seconds, bytes_, gpu.total_memory if gpu else 0)
 
 
 def _may_be_slow(model: nn.Module, device: torch.device) -> bool:

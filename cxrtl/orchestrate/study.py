@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from cxrtl import rundir
 from cxrtl.config import Data, Experiment, expand
-from cxrtl.data import audit, feed, folds, manifest, phantom, survey
+from cxrtl.data import audit, feed, flat, folds, manifest, phantom, survey
 from cxrtl.data.ids import fingerprint, load_key
 from cxrtl.data.images.rules import file_paths
 from cxrtl.data.prepared import open_prepared, read_index
@@ -227,8 +227,11 @@ def _go_on(
     machine = ledger.Machine(drawn.device, precision, share.cpus)
     bank = frozen.bank(options.home, experiment.seed, frozen_arms, todo.starts, todo.prepared, machine, share)
     session.features_seconds = time.time() - began
-    watcher.training(folder)
-    images = feed.images(todo.prepared)
+    streams = plan.streams(experiment, nodes, share, drawn.concurrent, probes, flat.size(todo.prepared))
+    if streams:
+        watcher.stage("writing pixels to stream")
+    file = flat.make(todo.prepared) if streams else None
+    images = feed.images(todo.prepared, streamed=streams)
     job = Job(
         run=folder,
         hashes=hashes,
@@ -241,7 +244,9 @@ def _go_on(
         prepared=todo.prepared,
         share=share,
         bank=bank,
+        flat=file,
     )
+    watcher.training(folder)
     session.launch_seconds = time.time() - session.started - session.prepare_seconds - session.features_seconds
     try:
         sweep.run(job, drawn, images, options.verbose)

@@ -46,7 +46,8 @@ class Run:
         self.optimizer = transfer.make_optimizer(train, self.model, classes)
         self.folder, self.scores, self.stop_at = folder, {}, 0
         self.state = state.load(folder, "hash", self.model, self.optimizer) if folder else state.State()
-        self.held_out = images(11, seed=1, task=task)
+        self.images: loop.Images | loop.Streamed = images(task=task)
+        self.held_out: loop.Images | loop.Streamed = images(11, seed=1, task=task)
 
     def milestone(self, at: state.State) -> None:
         self.scores[at.iteration] = loop.predict(self.setting, self.held_out, self.model)
@@ -59,7 +60,7 @@ class Run:
 
     def fit(self) -> Run:
         hooks = loop.Hooks(self.milestone, self.save, lambda _: None)
-        loop.fit(self.setting, images(task=self.setting.task), self.model, self.optimizer, self.state, hooks)
+        loop.fit(self.setting, self.images, self.model, self.optimizer, self.state, hooks)
         return self
 
 

@@ -19,7 +19,7 @@ TARGETS = torch.tensor([[1, 0, NAN], [NAN, 1, 0], [0, NAN, NAN], [1, 1, 1]])
 
 
 def findings(weighted: bool = False) -> objective.Objective:
-    return objective.make("multilabel", Train(class_weights=weighted), TARGETS, 3)
+    return objective.make("multilabel", Train(class_weights=weighted), [TARGETS], 3, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -51,7 +51,7 @@ def test_weights_agree_with_scikit_learn() -> None:
     stated = np.array([1, 0, 1])  # of the second finding
     found = objective.finding_weights(TARGETS)[:, 1].numpy()
     assert found == pytest.approx(compute_class_weight("balanced", classes=np.array([0, 1]), y=stated))
-    assert objective.make("binary", Train(), torch.from_numpy(targets), 3).weight is None
+    assert objective.make("binary", Train(), [torch.from_numpy(targets)], 3, torch.device("cpu")).weight is None
 
 
 def test_held_out_loss_and_accuracy_leave_out_what_is_not_stated() -> None:

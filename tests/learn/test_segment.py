@@ -114,14 +114,14 @@ def test_mask_follows_its_image_through_every_change() -> None:
 def test_loss_is_cross_entropy_plus_soft_dice() -> None:
     torch.manual_seed(0)
     logits, masks = torch.randn(2, 3, 8, 8), torch.randint(0, 3, (2, 8, 8), dtype=torch.uint8)
-    found = objective.make("segmentation", Train(), masks, 2).loss(logits, masks)
+    found = objective.make("segmentation", Train(), [masks], 2, CPU).loss(logits, masks)
     soft = logits.softmax(1)
     dice = [
         2 * soft[:, n][masks == n].sum() / (soft[:, n].sum() + (masks == n).sum()) for n in (1, 2)
     ]  # the background has no part in it
     wanted = torch.nn.functional.cross_entropy(logits, masks.long()) + 1 - torch.stack(dice).mean()
     assert torch.allclose(found, wanted, atol=1e-5)
-    weighted = objective.make("segmentation", Train(class_weights=True), masks, 2)
+    weighted = objective.make("segmentation", Train(class_weights=True), [masks], 2, CPU)
     entropy = torch.nn.functional.cross_entropy(logits, masks.long(), weighted.weight)
     assert torch.allclose(weighted.loss(logits, masks), entropy + 1 - torch.stack(dice).mean(), atol=1e-5)
 

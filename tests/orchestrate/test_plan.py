@@ -85,6 +85,30 @@ def test_too_small_a_disk_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("images", "nodes", "share", "size", "streams"),
+    [
+        ("auto", [Node(2, 0, 600)], Share(1, 0), 100, False),  # two folds and the object store: half
+        ("auto", [Node(2, 0, 600)], Share(1, 0), 101, True),
+        ("auto", [Node(8, 0, 600)], Share(4, 0), 101, True),
+        ("auto", [Node(9, 0, 600)], Share(1, 0), 100, False),  # no more than two are to do
+        ("auto", [Node(2, 0, 9000), Node(2, 0, 600)], Share(1, 0), 101, True),
+        ("auto", [Node(2, 0, 9000), Node(1, 0, 600)], Share(2, 0), 101, False),  # the small one holds none
+        ("auto", [Node(4, 1, 9000)], Share(1, 1.0, 2), 20, False),  # on a GPU of 80 bytes
+        ("auto", [Node(4, 1, 9000)], Share(1, 1.0, 2), 21, True),
+        ("auto", [Node(4, 1, 9000)], Share(1, 0.5), 21, True),
+        ("memory", [Node(2, 0, 600)], Share(1, 0), 101, False),
+        ("stream", [Node(2, 0, 600)], Share(1, 0), 1, True),
+    ],
+)
+def test_pixels_stream_where_their_copies_take_half_of_the_memory(
+    images: str, nodes: list[Node], share: Share, size: int, streams: bool
+) -> None:
+    made = experiment().model_copy(update={"resources": Resources.model_validate({"images": images})})
+    found = {"a": plan.Probe("cuda", "", "bf16", 1.0, 10, gpu_memory=80)}
+    assert plan.streams(made, nodes, share, 2, found, size) == streams
+
+
+@pytest.mark.parametrize(
     ("resources", "nodes", "todo", "wanted"),
     [
         ({}, [Node(2, 0)], 10, [Share(1, 0), Share(2, 0)]),

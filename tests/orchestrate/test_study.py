@@ -69,6 +69,17 @@ def test_every_image_is_predicted_once_by_models_that_did_not_see_its_patient(un
     assert (folds.groupby("patient_id")["fold"].nunique() == 1).all()
 
 
+@pytest.mark.slow
+def test_streamed_study_gives_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
+    done = cxrtl("run", experiment(tmp_path, 'images = "stream"\n'), "--home", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert same(scores(tmp_path), scores(undisturbed))
+    (flat,) = (tmp_path / "prepared").glob("*/pixels.u8")
+    assert flat.stat().st_size == 32 * 32 * len(pd.read_parquet(tmp_path / "runs/small/folds.parquet"))
+    results = RunDir(tmp_path / "runs" / "small").results()
+    assert len(results) == 2 and all(0 < found.data_wait_seconds < found.wall_seconds for found in results)
+
+
 def test_second_run_does_nothing_and_starts_no_ray(undisturbed: Path) -> None:
     run = undisturbed / "runs" / "small"
     before = {path: path.stat().st_mtime_ns for path in run.glob("*/fold*/*")}
