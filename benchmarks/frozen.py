@@ -3,9 +3,10 @@
     python benchmarks/frozen.py [--data ../shared/data] [--backbone squeezenet1_1] [--budgets 250 500 1000]
 
 SqueezeNet 1.1 with its ImageNet weights (`--backbone`: another, from random weights drawn once; they cost the same) on
-nih-effusion at 224 px, without augmentation, on one thread and without Ray, fold after fold. The frozen side is run in full: features computed, written, read back with their sha256, every head
-trained and scored at each budget. The fine-tuned side is timed over `--steps` real steps and one real scoring, and
-multiplied up. Heads are compared, over `--check` iterations of two folds, with those trained through the whole model.
+nih-effusion at 224 px, without augmentation, on one thread and without Ray, fold after fold. The frozen side is run in
+full: features computed, written, read back with their sha256, every head trained and scored at each budget. The
+fine-tuned side is timed over `--steps` real steps and one real scoring, and multiplied up. Heads are compared, over
+`--check` iterations of two folds, with those trained through the whole model.
 """
 
 from __future__ import annotations
@@ -137,8 +138,8 @@ def main() -> None:
     tuned = args.folds * (step * args.budgets[-1] + scoring * len(args.budgets))
     per_head = (frozen - computing) / (args.folds * args.budgets[-1])
     print(
-        f"{args.backbone}, {len(bench.targets)} images of {args.size} px, {args.folds} folds, budgets {list(args.budgets)}, "
-        f"batches of {bench.train.batch_size}, {bench.precision}, one thread\n"
+        f"{args.backbone}, {len(bench.targets)} images of {args.size} px, {args.folds} folds, "
+        f"budgets {list(args.budgets)}, batches of {bench.train.batch_size}, {bench.precision}, one thread\n"
         f"frozen: {frozen:.1f} s in all: features {computing:.1f} s, then {1000 * per_head:.2f} ms an iteration with "
         f"scoring\nfine-tuned: {tuned:.0f} s, from {args.steps} real steps of {1000 * step:.0f} ms "
         f"({bench.train.batch_size / step:.0f} images/s) and scoring a fold in {scoring:.2f} s\n"
