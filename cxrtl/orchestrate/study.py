@@ -173,6 +173,7 @@ def run(experiment: Experiment, options: Options, watcher: Watcher) -> Outcome:
         survey.survey(folder, prepared, made)
         id_key = fingerprint(phantom.KEY if experiment.data.source == "phantom" else load_key())
         history = {arm: lineage.check(arm, found, made, id_key) for arm, found in stages.items()}
+        origin = {"id_key": id_key, "lineage": history}
         kept = frozen.kept(experiment, starts, prepared)
         identity = ledger.Identity.of(experiment, prepared, made, starts, kept)
         saved = ledger.check_unchanged(folder, identity)
@@ -180,9 +181,7 @@ def run(experiment: Experiment, options: Options, watcher: Watcher) -> Outcome:
         trials = plan.trials(experiment, made.k)
         hashes = saved["arm_hashes"] if saved else {}
         done = [trial.name for trial in trials if folder.result(trial, hashes.get(trial.arm, ""))]
-        todo = _Todo(
-            experiment, identity, trials, done, prepared, made, starts, kept, {"id_key": id_key, "lineage": history}
-        )
+        todo = _Todo(experiment, identity, trials, done, prepared, made, starts, kept, origin)
         if len(done) < len(trials):
             _go_on(folder, todo, saved, session, watcher)
         elif options.plan_only:
@@ -193,13 +192,7 @@ def run(experiment: Experiment, options: Options, watcher: Watcher) -> Outcome:
     return Outcome(folder, prepared, len(done), len(trials))
 
 
-def _go_on(
-    folder: RunDir,
-    todo: _Todo,
-    saved: dict[str, Any] | None,
-    session: Session,
-    watcher: Watcher,
-) -> None:
+def _go_on(folder: RunDir, todo: _Todo, saved: dict[str, Any] | None, session: Session, watcher: Watcher) -> None:
     experiment, options = todo.experiment, session.options
     nodes = session.ray()
     watcher.stage("timing a few steps")
