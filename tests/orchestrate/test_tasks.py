@@ -54,11 +54,11 @@ def table(root: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", TASKS)
-def test_from_files_to_a_report(tmp_path: Path, task: str) -> None:
+@pytest.mark.parametrize(("task", "pixels"), [*((task, "memory") for task in TASKS), ("segmentation", "stream")])
+def test_from_files_to_a_report(tmp_path: Path, task: str, pixels: str) -> None:
     path = tmp_path / "small.toml"
     path.write_text(EXPERIMENT.format(table=table(tmp_path), data=TASKS[task]))
-    done = cxrtl("run", path, "--home", tmp_path)
+    done = cxrtl("run", path, "--home", tmp_path, "--set", f"resources.images={pixels}")
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "small"
     assert (run / "report.html").exists() and (run / "summary.json").exists()
