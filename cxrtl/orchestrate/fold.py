@@ -57,7 +57,7 @@ class Job:
     prepared: Prepared
     share: Share
     bank: frozen.Bank
-    flat: Flat | None  # where pixels stream
+    flat: Flat | None = None  # where pixels stream
 
 
 def fold_trial(config: dict[str, Any], images: ray.data.Dataset, job: Job) -> None:

@@ -119,6 +119,17 @@ def check_unchanged(run: RunDir, identity: Identity) -> dict[str, Any] | None:
     )
 
 
+def check_machine(run: RunDir, saved: dict[str, Any], device: str, precision: Mapping[str, str]) -> None:
+    """Raises ChangedError where a begun run would go on on another kind of device, or in another number format."""
+    was = saved["precision_by_arm"]
+    now = {arm: precision.get(arm, kept) for arm, kept in was.items()}  # of the arms it has had
+    if (saved["device"], was) != (device, now):
+        raise ChangedError(
+            f"run {run.name!r} was begun on {saved['device']} with {was}; here it would go on on {device} with {now}, "
+            "and folds would differ. Go on on the first kind of machine, set train.precision, or give a new name."
+        )
+
+
 def differences(was: Any, now: Any, key: str = "") -> list[tuple[str, Any, Any]]:
     """(dotted key, old value, new value) wherever two nested values differ; "absent" stands for no value."""
     if isinstance(was, dict) and isinstance(now, dict):

@@ -15,9 +15,8 @@ from cxrtl.data import audit, feed, flat, folds, manifest, phantom, survey
 from cxrtl.data.ids import fingerprint, load_key
 from cxrtl.data.images.rules import file_paths
 from cxrtl.data.prepared import open_prepared, read_index
-from cxrtl.errors import ChangedError, PreparedError
+from cxrtl.errors import PreparedError
 from cxrtl.learn import backbones, freeze, lineage, segment, weights
-from cxrtl.learn.precision import Precision
 from cxrtl.orchestrate import cluster, environment, frozen, ledger, plan, sweep
 from cxrtl.orchestrate.fold import Job
 from cxrtl.orchestrate.probe import Prober
@@ -208,7 +207,7 @@ def _go_on(folder: RunDir, todo: _Todo, saved: dict[str, Any] | None, session: S
         return
     precision = {name: found.precision for name, found in probes.items()}
     if saved:
-        _check_machine(folder, saved, drawn.device, precision)
+        ledger.check_machine(folder, saved, drawn.device, precision)
         precision = {**saved["precision_by_arm"], **precision}
     hashes = _keep(folder, todo, saved, ledger.Machine(drawn.device, precision, share.cpus), options.command)
     rundir.write_json(folder.path("plan.json"), asdict(drawn))
@@ -287,14 +286,3 @@ def _record(folder: RunDir, todo: _Todo, session: Session, hashes: dict[str, str
         "trials_done": done - len(todo.done),
     }
     rundir.write_json(path, [*earlier, entry])
-
-
-def _check_machine(run: RunDir, saved: dict[str, object], device: str, precision: dict[str, Precision]) -> None:
-    was = saved["precision_by_arm"]
-    assert isinstance(was, dict)
-    now = {arm: precision.get(arm, kept) for arm, kept in was.items()}  # of the arms it has had
-    if (saved["device"], was) != (device, now):
-        raise ChangedError(
-            f"run {run.name!r} was begun on {saved['device']} with {was}; here it would go on on {device} with {now}, "
-            "and folds would differ. Go on on the first kind of machine, set train.precision, or give a new name."
-        )

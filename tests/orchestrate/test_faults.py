@@ -24,6 +24,7 @@ def test_killed_trial_goes_on_from_its_state(undisturbed: Path, tmp_path: Path) 
     assert same(scores(tmp_path), scores(undisturbed))
 
 
+@pytest.mark.slow
 def test_killed_driver_leaves_nothing_running_and_the_same_command_goes_on(undisturbed: Path, tmp_path: Path) -> None:
     process = start("run", experiment(tmp_path), "--home", tmp_path, log=tmp_path / "log")
     beat = wait_for(lambda: training(tmp_path), process)
@@ -67,6 +68,7 @@ def test_damaged_result_is_made_again(undisturbed: Path, tmp_path: Path) -> None
     assert same(scores(tmp_path), scores(undisturbed))
 
 
+@pytest.mark.slow
 def test_broken_loop_stops_the_run_once(tmp_path: Path) -> None:
     # More images a batch than a training fold has: the timed steps pass, every trial fails, and would fail again.
     done = cxrtl("run", experiment(tmp_path), "--home", tmp_path, "--set", "train.batch_size=40")
