@@ -48,6 +48,7 @@ def test_ratios_are_of_each_round_by_itself() -> None:
     assert summary["share_of_peak"]["plain"] == pytest.approx(0.15)
 
 
+@pytest.mark.slow  # its process weighs on what tests of memory count
 def test_a_loop_that_fails_is_told() -> None:
     with pytest.raises(TrialError, match="'plain' failed"):
         bench._together(Task("plain", "no-such-network", 4, 64, 1, 1, "fp32", "cpu"), 1)
