@@ -59,6 +59,10 @@ class Job:
     bank: frozen.Bank
     flat: Flat | None = None  # where pixels stream
 
+    def tested(self, trial: Trial) -> npt.NDArray[np.bool_]:
+        """`[N]`, the images that the trial's fold holds out."""
+        return (self.division == trial.fold).any(axis=0)  # type: ignore[no-any-return]
+
 
 def fold_trial(config: dict[str, Any], images: ray.data.Dataset, job: Job) -> None:
     """The Tune trainable. A fault that another try cannot mend is reported, not raised: Tune would try it again."""
@@ -96,10 +100,8 @@ def fold_loop(config: dict[str, Any]) -> None:
     trials: list[Trial] = config["trials"]
     devices.settle(job.share.cpus)
     memory.keep_freed_memory()
-    tested = [(job.division == trial.fold).any(axis=0) for trial in trials]
-    parts = feed.collect(
-        ray.train.get_dataset_shard("images"), job.prepared, [mask for test in tested for mask in (~test, test)]
-    )
+    masks = [mask for trial in trials for mask in (~job.tested(trial), job.tested(trial))]
+    parts = feed.collect(ray.train.get_dataset_shard("images"), job.prepared, masks)
     here = ray.train.torch.get_device()
     pairs = zip(trials, parts[::2], parts[1::2], strict=True)
     runs = [FoldRun(job, trial, train, test, here, started) for trial, train, test in pairs]
@@ -123,7 +125,7 @@ class FoldRun:
         self.folder.mkdir(parents=True, exist_ok=True)
         start, channels = job.weights[trial.arm], job.prepared.channels
         self.model = transfer.make_model(recipe.train, start, classes, job.seed, trial.fold, device, task, channels)
-        tested = (job.division == trial.fold).any(axis=0)
+        tested = job.tested(trial)
         self.train_images, self.test_images = self._images(train, ~tested), self._images(test, tested)
         kept = isinstance(self.train_images, loop.Images) and self.train_images.features is not None
         self.net = features.net(recipe.train, self.model, classes, task, kept)

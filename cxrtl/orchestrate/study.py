@@ -168,14 +168,14 @@ def run(experiment: Experiment, options: Options, watcher: Watcher) -> Outcome:
         session = Session(options, stack)
         prepared = prepare(experiment.data, options.home, session, watcher)
         made = ensure_folds(folder, experiment, prepared)
-        watcher.stage("looking at the images")
-        survey.survey(folder, prepared, made)
         id_key = fingerprint(phantom.KEY if experiment.data.source == "phantom" else load_key())
         history = {arm: lineage.check(arm, found, made, id_key) for arm, found in stages.items()}
         origin = {"id_key": id_key, "lineage": history}
         kept = frozen.kept(experiment, starts, prepared)
         identity = ledger.Identity.of(experiment, prepared, made, starts, kept)
         saved = ledger.check_unchanged(folder, identity)
+        watcher.stage("looking at the images")  # not before it is sure that the run may go on
+        survey.survey(folder, prepared, made)
         lineage.write_seen(folder, stages)
         trials = plan.trials(experiment, made.k)
         hashes = saved["arm_hashes"] if saved else {}
@@ -195,9 +195,9 @@ def _go_on(folder: RunDir, todo: _Todo, saved: dict[str, Any] | None, session: S
     experiment, options = todo.experiment, session.options
     nodes = session.ray()
     watcher.stage("timing a few steps")
-    open_arms = {trial.arm for trial in todo.trials if trial.name not in todo.done}
-    recipes = [recipe for recipe in experiment.recipes if recipe.name in open_arms]
     left = [trial for trial in todo.trials if trial.name not in todo.done]
+    open_arms = {trial.arm for trial in left}
+    recipes = [recipe for recipe in experiment.recipes if recipe.name in open_arms]
     begun = saved or {"precision_by_arm": {}, "threads": 0}
     prober = Prober(todo.starts, todo.prepared, begun["precision_by_arm"], todo.kept)
     share, probes = plan.lay_out(experiment, recipes, left, nodes, prober, begun["threads"])
