@@ -47,6 +47,7 @@ def connect(address: str | None, verbose: bool) -> Iterator[list[Node]]:
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # its own would wait for the trials to end
     os.environ.setdefault("RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING", "0")
     os.environ.setdefault("MALLOC_ARENA_MAX", "1")  # of workers started here; see learn.memory
+    os.environ.setdefault("RAY_worker_niceness", "0")  # the command's own priority; Ray's choice is nearly the lowest
     if not verbose:
         for name in ("ray", "ray.tune", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
