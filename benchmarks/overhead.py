@@ -1,8 +1,8 @@
 """What the orchestrator adds to a fold: cxrtl on Ray beside the same loop in one plain PyTorch process.
 
-    python benchmarks/overhead.py [--images 1000] [--folds 10] [--iterations 60] [--rounds 3]
+    python benchmarks/overhead.py [--images 1000] [--folds 10] [--iterations 20] [--rounds 5]
 
-The same prepared images, folds, seeds, budgets, evaluation and threads, alternating, one fold at a time: the plain
+The same prepared images, folds, seeds, budgets and evaluation, one thread, alternating, one fold at a time: the plain
 process reads the shards itself, trains and scores each fold, and saves nothing. Prints seconds and the overhead a
 fold: wall time of the folds less the loop's own training and evaluation time, divided by folds. Results must be equal
 to the bit.
@@ -34,6 +34,7 @@ init = "scratch"
 budgets = {budgets}
 [resources]
 max_concurrent = 1
+cpus_per_fold = 1
 """
 
 PLAIN = """
@@ -115,10 +116,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--folds", type=int, default=10)
-    parser.add_argument("--iterations", type=int, default=60)
+    parser.add_argument("--iterations", type=int, default=20)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--backbone", default="resnet18")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     budgets = [args.iterations // 2, args.iterations]
     rows = []
