@@ -56,6 +56,15 @@ def test_groups_are_recomputed(run: RunDir) -> None:
     assert lows == sorted(lows) and lows[0] == 20
 
 
+def test_attributes_are_shown_unasked_where_they_tell_images_apart(small: RunDir) -> None:
+    path = small.path("experiment.resolved.json")
+    resolved = read_json(path)
+    resolved["experiment"]["data"] |= {"source": "table", "path": "x", "attributes": ["sex", "view", "year"]}
+    write_json(path, resolved)
+    write_frame(small.path("subjects.parquet"), subjects(small).assign(sex="F", site="north"))
+    assert {row["column"] for row in summarise(small)["subgroups"]} == {"view"}  # one sex, no year, site not asked for
+
+
 def test_small_groups_and_identifiers_are_not_shown(run: RunDir) -> None:
     text = write_report(run).read_text()
     rows = {(row["column"], row["group"]): row for row in read_json(run.path("summary.json"))["subgroups"]}
