@@ -1,45 +1,14 @@
-"""Arms of one run, and its kinds of division: nothing that one does shows in another's numbers."""
+"""A run's kinds of division, from end to end."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.orchestrate.helpers import cxrtl, experiment, same, scores
-
-MORE = """
-[grid]
-train.backbone = ["squeezenet1_1"]
-train.budgets = [[2]]
-[[arm]]
-name = "mobilenet_v3_small"
-"""
-
-
-def test_arms(undisturbed: Path, tmp_path: Path) -> None:
-    """An arm that joins a run changes no bit of another's predictions, whether done before or made with it."""
-    for part in ("prepared", "runs"):
-        shutil.copytree(undisturbed / part, tmp_path / part)
-    run = tmp_path / "runs/small"
-    hashes = json.loads((run / "experiment.resolved.json").read_text())
-    shutil.rmtree(run / "mobilenet_v3_small/fold1")
-    kept = {path: path.stat().st_mtime_ns for path in run.glob("*/fold0/*")}
-    done = cxrtl("run", experiment(tmp_path, MORE), "--home", tmp_path, "--json")
-    assert done.returncode == 0, done.stdout + done.stderr
-    plan = next(json.loads(line)["plan"] for line in done.stdout.splitlines() if line.startswith('{"plan"'))
-    assert (plan["trials"], plan["done"]) == (4, 1)
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    found, alone = scores(tmp_path), scores(undisturbed)
-    assert same({name: found[name] for name in alone}, alone)
-    assert found.keys() - alone.keys() == {f"squeezenet1_1-budgets_2/fold{k}/predictions-2.parquet" for k in (0, 1)}
-    now = json.loads((run / "experiment.resolved.json").read_text())
-    assert now["run_hash"] != hashes["run_hash"] and now["arm_hashes"].items() > hashes["arm_hashes"].items()
-    arms = json.loads((run / "summary.json").read_text())["arms"]
-    assert arms == ["mobilenet_v3_small", "squeezenet1_1-budgets_2"]
+from tests.orchestrate.helpers import cxrtl, experiment, scores
 
 
 @pytest.mark.slow

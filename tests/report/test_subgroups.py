@@ -84,6 +84,7 @@ def test_small_groups_and_identifiers_are_not_shown(run: RunDir) -> None:
     assert "| view | PA |" in run.path("report.md").read_text()
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_without_columns_there_is_no_section(small: RunDir) -> None:
     assert 'id="subgroups"' not in write_report(small).read_text()
     assert summarise(small)["subgroups"] == []
@@ -97,6 +98,7 @@ def test_group_names_are_escaped(run: RunDir) -> None:
     assert all(item["src"].startswith("data:image/") for item in page.all("img"))
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_end_of_a_run_keeps_the_columns(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run.path("subjects.parquet").unlink()
     index = subjects(run).assign(label="normal", secret="x")
