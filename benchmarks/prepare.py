@@ -4,7 +4,8 @@
     python benchmarks/prepare.py memory [--images 10000 100000] [--size 64]
 
 `cores`: the images below FOLDER, repeated under new names, so that each is read and decoded anew. Two shards are made
-beforehand, which starts Ray's workers; what that takes is printed.
+beforehand, which starts Ray's workers; what that takes is printed. Bare processes at once, which share nothing and keep
+nothing, show what the cores can do together.
 `memory`: phantoms, each count in a process of its own. Peak of the summed proportional set size (PSS) of everything
 that runs for it: driver, Ray's servers, workers, decoders, with the object store; sampled twice a second.
 """
@@ -20,17 +21,37 @@ import sys
 import tempfile
 import time
 import uuid
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 IMAGES = (".jpg", ".jpeg", ".png", ".dcm", ".tif", ".tiff", ".bmp")
 MARK = "CXRTL_BENCHMARK"  # in the environment of all that belongs to one measurement
 
 
+def decode(paths: list[str], size: int) -> float:
+    """Seconds that this process takes in a loop."""
+    from cxrtl.data.images import How
+    from cxrtl.data.images.files import decode_file
+
+    how = How(size)
+    started = time.perf_counter()
+    for path in paths:
+        decode_file(path, how)
+    return time.perf_counter() - started
+
+
+def apart(paths: list[str], size: int, processes: int) -> float:
+    """Images a second of `processes` loops at once, over a part of the images each."""
+    parts = [paths[k::processes] for k in range(processes)]
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        list(pool.map(decode, [part[:20] for part in parts], [size] * processes))  # they are up
+        return len(paths) / max(pool.map(decode, parts, [size] * processes))
+
+
 def cores(folder: Path, images: int, size: int) -> None:
     from cxrtl.config import Data
     from cxrtl.data import manifest
-    from cxrtl.data.images import How
-    from cxrtl.data.images.files import decode_file
     from cxrtl.data.prepare import prepare
     from cxrtl.data.shards import SLICE
     from cxrtl.orchestrate import cluster
@@ -45,14 +66,13 @@ def cores(folder: Path, images: int, size: int) -> None:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(original, copy)
             copies.append(str(copy))
-        how, data = How(size), Data(source="folder", path=str(Path(scratch, "set")), image_size=size)
-        started = time.perf_counter()
-        for path in copies:
-            decode_file(path, how)
-        loop = images / (time.perf_counter() - started)
+        data = Data(source="folder", path=str(Path(scratch, "set")), image_size=size)
+        decode(copies[:20], size)
+        loop = images / decode(copies, size)
         listed = manifest.build(data, b"k" * 32)
         with cluster.connect(None, False) as nodes:
-            count = sum(node.cpus for node in nodes)
+            count = int(sum(node.cpus for node in nodes))
+            bare = apart(copies, size, count)
             few = Manifest(listed.frame.iloc[:: len(listed.frame) // (2 * SLICE)], listed.classes)
             started = time.perf_counter()
             prepare(few, data, Path(scratch, "few"))
@@ -64,9 +84,8 @@ def cores(folder: Path, images: int, size: int) -> None:
     print(f"{images} images from {len(found)} files, {size} px")
     print(f"first two shards        {start:8.1f} s")
     print(f"one process in a loop   {loop:8.0f} images/s")
-    print(
-        f"prepare on {count:g} cores     {together:8.0f} images/s   {together / (count * loop):.2f} of {count:g} loops"
-    )
+    for name, rate in ((f"{count} bare processes", bare), (f"prepare on {count} cores", together)):
+        print(f"{name:<23} {rate:8.0f} images/s   {rate / (count * loop):.2f} of {count} loops")
 
 
 def memory(counts: list[int], size: int) -> None:

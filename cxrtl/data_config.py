@@ -15,6 +15,13 @@ _SOURCES_OF = {
     "multilabel": ("table", "nih", "chexpert", "mimic"),
     "segmentation": ("table",),
 }
+_STATED: dict[str, tuple[str, ...]] = {  # the attributes that a source's own tables state; others may have any
+    "nih": ("view", "sex", "age_band"),
+    "chexpert": ("view", "sex", "age_band"),
+    "mimic": ("view",),
+    "kermany": (),
+    "phantom": (),
+}
 
 
 class Table(BaseModel):
@@ -107,6 +114,18 @@ class Data(Table):
     keep_columns: tuple[str, ...] = Field(
         (), description="table: further columns to keep beside the pixels, in the clear: none that tells who it is"
     )
+    attributes: tuple[Literal["view", "sex", "age_band", "site", "year"], ...] | None = Field(
+        None,
+        description="what goes along with the pixels, and is reported by: `age_band` is ten years wide, `year` that of "
+        "acquisition. nih, chexpert, mimic: by default those of view, sex and age band that the set's tables state. "
+        "folder, table: by default none; each that is named comes from the table's column of this name, where there is "
+        "one, else from the DICOM files (`site`: a keyed hash of InstitutionName)",
+    )
+    id_namespace: str = Field(
+        "",
+        description="part of what identifies patients and images: two sets count the same number as the same patient, "
+        "unless they have different ones",
+    )
     patient_pattern: str = Field(
         "", description="folder: regular expression whose first group, in the file name, is the patient"
     )
@@ -130,7 +149,7 @@ class Data(Table):
     )
     positive: str = Field("", description="binary: what sensitivity and AUC speak of; default: the last class")
     image_size: int = Field(224, ge=32, le=1024, description="side of the stored square image, pixels")
-    subgroups: tuple[str, ...] = Field((), description="further columns of the source to report by: sex, view, site")
+    subgroups: tuple[str, ...] = Field((), description="further columns of the source to report by")
     max_skipped: Probability = Field(0.01, description="share of unusable files beyond which preparing stops")
     cohort: Cohort = Field(Cohort(), description="which images of a public set are taken")
     decode: Decode = Field(Decode(), description="how files become pixels")
@@ -147,6 +166,25 @@ class Data(Table):
     def kept_columns(self) -> tuple[str, ...]:
         """Further columns of a table that go along: those asked for, and those to report by."""
         return tuple(dict.fromkeys((*self.keep_columns, *self.subgroups)))
+
+    @property
+    def taken_attributes(self) -> tuple[str, ...]:
+        """`attributes`, or what is taken by default."""
+        return _STATED.get(self.source, ()) if self.attributes is None else self.attributes
+
+    @property
+    def reported_columns(self) -> tuple[str, ...]:
+        """Columns to report by, where the prepared set has them: those asked for, then the attributes."""
+        return tuple(dict.fromkeys((*self.subgroups, *self.taken_attributes)))
+
+    @model_validator(mode="after")
+    def _attributes_are_stated(self) -> Data:
+        stated = _STATED.get(self.source, self.taken_attributes)
+        if unknown := sorted(set(self.taken_attributes) - set(stated)):
+            raise ValueError(
+                f"data.attributes names {unknown}, which source {self.source!r} does not state: it has {list(stated)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> Data:
@@ -183,10 +221,12 @@ class Data(Table):
             "positive": self.positive and task != "binary",
             "image_columns": self.image_columns and source != "table",
             "slices": self.slices and source != "table",
+            "id_namespace": self.id_namespace and source == "phantom",
         }
         for knob in (knob for knob, given in without_meaning.items() if given):
             raise ValueError(f"data.{knob} has no meaning for task {task!r} of source {source!r}: take it out")
-        for names in (self.classes, self.label_columns, self.cohort.findings, self.image_columns, self.structures):
+        lists = (self.classes, self.label_columns, self.cohort.findings, self.image_columns, self.structures)
+        for names in (*lists, self.taken_attributes):
             if len(set(names)) < len(names):
                 raise ValueError(f"{list(names)} names one twice")
         return self

@@ -128,7 +128,7 @@ def explain(
     """Grad-CAM of held-out images by a stated rule, with the randomisation check; the report then shows them."""
     screen = Screen(as_json)
     with manners(screen):
-        from cxrtl.data.ids import load_key
+        from cxrtl.data.ids import derived, load_key
         from cxrtl.report import page
         from cxrtl.use import explain as explaining
         from cxrtl.use import model
@@ -137,7 +137,8 @@ def explain(
         run = run_folder(folder)
         trained = model.open_trained(run, arm, iterations)
         prepared = explaining.find_prepared(home_folder(home) if home else run.root.parents[1], trained)
-        masks = read_regions(regions, image_column, trained.how, load_key()) if regions else None
+        key = derived(load_key(), trained.loaded.experiment.data.id_namespace)
+        masks = read_regions(regions, image_column, trained.how, key) if regions else None
         screen.stage(f"explaining arm {trained.recipe.name} after {trained.iterations} iterations")
         explaining.explain(trained, prepared, masks)
         screen.written(page.write_report(run))

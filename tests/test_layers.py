@@ -70,7 +70,7 @@ def test_pure_layers_bring_neither_torch_nor_ray() -> None:
     names = [f"cxrtl.{name}" for name in modules() if name.partition(".")[0] in NO_TORCH_NO_RAY]
     code = f"import sys, importlib\nfor n in {names}: importlib.import_module(n)\nprint(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "ray", "torchvision"} & set(loaded)
+    assert not {"torch", "ray", "torchvision", "statsmodels"} & set(loaded)
 
 
 def test_only_the_command_line_prints() -> None:

@@ -26,6 +26,11 @@ def keyed_id(prefix: str, text: str, key: bytes) -> str:
     return f"{prefix}-{hashlib.blake2b(data, digest_size=8, key=key, person=prefix.encode()).hexdigest()}"
 
 
+def derived(key: bytes, purpose: str) -> bytes:
+    """A key of its own for `purpose`, from which nobody finds `key`; "" is the purpose of `key` itself."""
+    return hashlib.blake2b(purpose.encode(), digest_size=KEY_BYTES, key=key).digest() if purpose else key
+
+
 def fingerprint(key: bytes) -> str:
     """Tells whether two sets of ids were made with the same key, and nothing of the key."""
     return keyed_id("key", "fingerprint", key)

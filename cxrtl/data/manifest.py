@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from cxrtl.config import Data
 from cxrtl.data import phantom
-from cxrtl.data.ids import keyed_id, load_key
+from cxrtl.data.ids import derived, keyed_id, load_key
 from cxrtl.data.sources import chexpert, folder, kermany, mimic, nih, table
 from cxrtl.data.sources.common import resolve_classes
 from cxrtl.records import Manifest
@@ -15,14 +15,14 @@ __all__ = ["build", "keyed_id", "load_key", "resolve_classes"]
 
 
 def build(data: Data, key: bytes) -> Manifest:
-    """List the images of `data`; `key` (see `load_key`) hashes their identifiers.
+    """List the images of `data`; `key` (see `load_key`) and `data.id_namespace` hash their identifiers.
 
     Raises:
         ManifestError: the source cannot be read as one; see each source.
     """
     if data.source == "phantom":
         return phantom.build(data)
-    return _SOURCES[data.source](data, key)
+    return _SOURCES[data.source](data, derived(key, data.id_namespace))
 
 
 _SOURCES: dict[str, Callable[[Data, bytes], Manifest]] = {

@@ -31,6 +31,7 @@ from ray.exceptions import RayError
 
 from cxrtl import rundir
 from cxrtl.config import Data
+from cxrtl.data.ids import derived, load_key
 from cxrtl.data.images import REASONS, How
 from cxrtl.data.prepared import DATASET, open_prepared, read_index, shard_paths, write_description
 from cxrtl.data.shards import Layout, Shard, extra_types, make_shard, shard_name, slices
@@ -54,8 +55,7 @@ def prepare(manifest: Manifest, data: Data, out: Path, *, on_progress: Progress 
         PreparedError: `out` cannot be written, or a worker died.
         RunError: `out` cannot be made; LockedError, another process prepares into it.
     """
-    decoding = {**data.decode.model_dump(), "channels": data.channels, "slices": data.slices}
-    out, how = Path(out).absolute(), How(data.image_size, **decoding, structures=len(data.structures))
+    out, how = Path(out).absolute(), _how(manifest, data)
     if manifest.frame.empty:
         raise ManifestError("there is not one image to prepare")
     with rundir.RunDir(out).lock():
@@ -71,13 +71,21 @@ def prepare(manifest: Manifest, data: Data, out: Path, *, on_progress: Progress 
     return prepared
 
 
+def _how(manifest: Manifest, data: Data) -> How:
+    attributes = tuple(name for name in data.taken_attributes if name not in manifest.frame)
+    site_key = derived(load_key(), "\0site").hex() if "site" in attributes else ""
+    decoding = {**data.decode.model_dump(), "channels": data.channels, "slices": data.slices}
+    return How(data.image_size, **decoding, structures=len(data.structures), attributes=attributes, site_key=site_key)
+
+
 def _make_shards(manifest: Manifest, how: How, out: Path, on_progress: Progress | None) -> list[Shard]:
     folder = out / "shards"
     folder.mkdir(exist_ok=True)
     (out / DATASET).unlink(missing_ok=True)
     pieces = slices(manifest)
     _remove_others(folder, len(pieces))
-    layout = Layout(str(folder), how, manifest.classes, extra_types(manifest))
+    extras = {**extra_types(manifest), **dict.fromkeys(how.attributes, "string")}
+    layout = Layout(str(folder), how, manifest.classes, extras)
     shards: dict[int, Shard] = {}
     done, total = 0, len(manifest.frame)
     for number, shard in _stream(pieces, layout):

@@ -188,6 +188,7 @@ def _decode(piece: dict[str, Any], layout: Layout) -> tuple[pa.Table, list[Answe
     values["pixels"] = [image.pixels.tobytes() for _, image in kept]
     values |= {name: [(image.width, image.height)[axis] for _, image in kept] for axis, name in enumerate(SIZE_COLUMNS)}
     values["mask"] = [image.mask.tobytes() for _, image in kept if image.mask is not None]
+    values |= {name: [image.attributes.get(name, "") for _, image in kept] for name in layout.how.attributes}
     schema = layout.schema
     arrays = [pa.array(values[field.name], type=field.type) for field in schema]
     return pa.Table.from_arrays(arrays, schema=schema), answers

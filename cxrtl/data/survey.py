@@ -41,11 +41,13 @@ class Look:
 
 
 def survey(run: RunDir, prepared: Prepared, folds: Folds) -> None:
-    """Write the three files into `run`, unless they are there for the same images and folds; `folds` must be current.
+    """Write the three files into `run`, unless they are there for the same images, columns and folds; `folds` must be
+    current.
 
     Reads each shard once; about 2 KB an image stay in memory.
     """
-    about = {"version": VERSION, "dataset_hash": prepared.dataset_hash, "folds_hash": folds.hash}
+    columns = [name for name in pq.read_schema(shard_paths(prepared)[0]).names if name not in INDEX_COLUMNS]
+    about = {"version": VERSION, "dataset_hash": prepared.dataset_hash, "folds_hash": folds.hash, "columns": columns}
     path = run.path("audit.json")
     if path.exists() and about.items() <= rundir.read_json(path).items():
         return

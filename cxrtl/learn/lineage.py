@@ -178,7 +178,7 @@ def check(arm: str, source: Source, folds: Folds, id_key: str) -> list[dict[str,
         raise LeakageError(
             f"arm {arm!r} would be tested on what an earlier stage has seen: " + "; ".join(faults) + ". Take these out "
             "of one of the two sets and train that one again. (Different people whose numbers happen to be alike? Give "
-            "those of one set a prefix of their own.)"
+            "one set a data.id_namespace of its own.)"
         )
     return out
 

@@ -125,7 +125,8 @@ def _fingerprint(data: Data, listed: Manifest) -> str:
     columns = listed.frame.astype(str).to_dict(orient="list")
     decode = data.decode.model_dump(exclude={"file_seconds", "memory_mib"})
     flow = [asdict(step) for step in listed.flow]
-    what = [listed.task, list(listed.classes), list(data.image_columns), data.slices]
+    tags = [name for name in data.taken_attributes if name not in listed.frame]
+    what = [listed.task, list(listed.classes), list(data.image_columns), data.slices, *tags]
     return rundir.content_hash([data.image_size, decode, what, columns, stats, flow])
 
 

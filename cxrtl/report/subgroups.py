@@ -1,4 +1,4 @@
-"""The headline's metrics by the further columns that the experiment names: sex, age, view, site."""
+"""The headline's metrics by `data.subgroups` and `data.attributes`: sex, age, view, site."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ UNKNOWN = "not recorded"
 
 
 def keep_subjects(run: RunDir, prepared: Prepared) -> None:
-    """Write `subjects.parquet`: `image_id`, and of the prepared set's columns those in `data.subgroups` and those of
+    """Write `subjects.parquet`: `image_id`, and of the prepared set's columns those to report by and those of
     readers, `reader_…`."""
     index = read_index(prepared)
-    asked = load_run(run).experiment.data.subgroups
+    asked = load_run(run).experiment.data.reported_columns
     kept = [name for name in index if name in asked or str(name).startswith(READER)]
     if asked or kept:
         write_frame(run.path("subjects.parquet"), index[["image_id", *kept]])
@@ -36,12 +36,18 @@ def keep_subjects(run: RunDir, prepared: Prepared) -> None:
 def subgroups(loaded: Loaded, headline: Predictions) -> list[Subgroup]:
     """A row for each group of each column, columns in the experiment's order; empty where none were kept.
 
+    An attribute that is the same in all images is left out, unless `data.subgroups` names it.
     Groups of fewer patients (images, where patients are unknown) than `report.smallest_group` are hidden.
     """
     if loaded.subjects is None:
         return []
     at = loaded.subjects.set_index("image_id").reindex(headline.frame["image_id"])
-    columns = [name for name in loaded.experiment.data.subgroups if name in at]
+    data = loaded.experiment.data
+    columns = [
+        name
+        for name in data.reported_columns
+        if name in at and (name in data.subgroups or at[name].fillna("").nunique() > 1)
+    ]
     made = []
     for column in columns:
         groups = banded(at[column])

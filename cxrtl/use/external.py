@@ -74,7 +74,8 @@ def _overlap(trained: Trained, index: pd.DataFrame, seen: Seen) -> tuple[pd.Seri
         raise LeakageError(
             f"{known[0]} image(s) and {known[1]} patient(s) of this set were in training, such as those of "
             f"{index['image_id'][drop].head(5).tolist()}: performance on them says nothing. Take them out with --seen "
-            "drop; where equal patient numbers mean other people, use --seen other-patients"
+            "drop; where equal patient numbers mean other people, use --seen other-patients, or give the set a "
+            "data.id_namespace of its own"
         )
     note = (
         f"{int(drop.sum())} image(s) that training knew, or whose patient it knew, were taken out."

@@ -134,7 +134,8 @@ def _damage() -> Iterator[tuple[str, bytes]]:
     squeezed = zlib.compressobj(9, zlib.DEFLATED, -15)
     meta = b"\x02\0\x10\0UI\x16\x001.2.840.10008.1.2.1.99"
     group = b"\x02\0\0\0UL\x04\0" + len(meta).to_bytes(4, "little")
-    body = b"".join([*(squeezed.compress(bytes(2**24)) for _ in range(128)), squeezed.flush()])  # 2 GiB
+    part = squeezed.compress(bytes(2**24)) + squeezed.flush(zlib.Z_FULL_FLUSH)  # stands by itself
+    body = 128 * part + squeezed.flush()  # 2 GiB
     yield "dicom-bomb.dcm", dicom + group + meta + body
     for kind in ("PNG", "JPEG", "TIFF", "BMP"):
         whole = _saved(_picture(), kind)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,25 @@ from tests.data.helpers import Indexed, Prepare, labelled
 
 
 @pytest.fixture
-def prepare_set(tmp_path: Path, ray_instance: None) -> Prepare:
-    """Prepare a manifest into `tmp_path/<name>`; returns the set and its index."""
+def prepare_set(tmp_path: Path) -> Prepare:
+    """Prepare a manifest into `tmp_path/<name>`; returns the set and its index. Needs `ray_instance`, or
+    `without_ray`."""
 
     def run(manifest: Manifest, data: Data, name: str = "out") -> Indexed:
         prepared = prepare(manifest, data, tmp_path / name)
         return prepared, read_index(prepared)
 
     return run
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Preparing calls in this process, one after the other, what Ray's tasks call elsewhere."""
+
+    def stream(pieces: list[str], layout: shards.Layout) -> Iterator[tuple[int, shards.Shard]]:
+        return ((number, shards.make_shard(number, piece, layout)) for number, piece in enumerate(pieces))
+
+    monkeypatch.setattr("cxrtl.data.prepare._stream", stream)
 
 
 @pytest.fixture

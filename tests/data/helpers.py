@@ -61,5 +61,17 @@ def fake_prepared(index: pd.DataFrame, classes: tuple[str, ...] = ("a", "b")) ->
     return Prepared(Path("/nowhere"), classes, 32, len(index), grouped, "0" * 64)
 
 
+def grouped(count: int = 120, patients: int = 40) -> tuple[pd.DataFrame, Prepared]:
+    rng = np.random.default_rng(0)
+    owner = rng.integers(0, patients, count)
+    index = fake_index(["ab"[number % 2] for number in owner], [f"pat-{number:016x}" for number in owner])
+    return index, fake_prepared(index)
+
+
+def ungrouped(count: int = 60) -> tuple[pd.DataFrame, Prepared]:
+    index = fake_index(["a", "b", "b"] * (count // 3), [""] * count)
+    return index, fake_prepared(index)
+
+
 def shard_bytes(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((folder / "shards").iterdir())}

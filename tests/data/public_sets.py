@@ -21,6 +21,8 @@ MIMIC_STUDIES = [
     (10000032, 53189527, "train", ("1.0", ""), ("1.0", ""), {"b1": "AP", "b2": "PA"}),
     # the programs differ
     (10000764, 57375967, "validate", ("", "1.0"), ("", "-1.0"), {"c1": "AP"}),
+    # one finds nothing where the other sees an effusion
+    (10001217, 52067803, "train", ("1.0", ""), ("", "1.0"), {"j1": "PA"}),
     # both are uncertain
     (10000898, 50771383, "train", ("", "-1.0"), ("", "-1.0"), {"d1": "PA"}),
     # both deny an effusion, and something else was found
@@ -82,7 +84,8 @@ CHEXPERT_FINDINGS = [
     *("Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other"),
     *("Fracture", "Support Devices"),
 ]
-# table, path below the set, sex, age, side, projection, No Finding, Pleural Effusion
+# table, path below the set, sex, age, side, projection, No Finding, Pleural Effusion; all other findings are blank in
+# train.csv, while valid.csv, which people labelled, states each
 CHEXPERT_IMAGES = [
     ("train", "patient00001/study1/view1_frontal.jpg", "Female", 68, "Frontal", "AP", "1.0", ""),
     ("train", "patient00002/study2/view1_frontal.jpg", "Female", 87, "Frontal", "AP", "", "-1.0"),
@@ -92,6 +95,8 @@ CHEXPERT_IMAGES = [
     ("train", "patient00004/study1/view1_frontal.jpg", "Unknown", 0, "Frontal", "PA", "", "0.0"),
     ("train", "patient00005/study1/view1_frontal.jpg", "Male", 90, "Frontal", "PA", "", ""),
     ("train", "patient00005/study1/gone.jpg", "Male", 90, "Frontal", "PA", "1.0", "0.0"),
+    ("train", "patient00006/study1/view1_frontal.jpg", "Female", 55, "Frontal", "AP", "", "1.0"),
+    ("train", "patient00006/study1/view2_frontal.jpg", "Female", 55, "Frontal", "RL", "", "1.0"),
     ("valid", "patient64541/study1/view1_frontal.jpg", "Male", 73, "Frontal", "AP", "0.0", "1.0"),
     ("valid", "patient64542/study1/view1_frontal.jpg", "Male", 70, "Frontal", "PA", "1.0", "0.0"),
 ]
@@ -102,7 +107,7 @@ def chexpert(root: Path, prefix: str = "CheXpert-v1.0-small") -> Path:
     tables = {"train": [header], "valid": [header]}
     for number, (table, path, sex, age, side, projection, none, effusion) in enumerate(CHEXPERT_IMAGES):
         values = {"No Finding": none, "Pleural Effusion": effusion}
-        labels = [values.get(name, "") for name in CHEXPERT_FINDINGS]
+        labels = [values.get(name, "" if table == "train" else "0.0") for name in CHEXPERT_FINDINGS]
         tables[table].append(",".join([f"{prefix}/{table}/{path}", sex, str(age), side, projection, *labels]))
         if "gone" not in path:
             save(root / table / path, number)

@@ -146,7 +146,7 @@ def test_study_in_two_folds() -> None:
         require_clean(audit(changed(original, 0, fold=1 - original.frame["fold"][0])))
 
 
-@pytest.mark.usefixtures("ray_instance", "small_slices")
+@pytest.mark.usefixtures("without_ray", "small_slices")
 def test_duplicate_image_of_two_patients_is_a_leak(labels: Path, key: bytes, prepare_set: Prepare) -> None:
     """The way a real set goes wrong: one picture filed under two patients."""
     frame = pd.read_csv(labels, dtype=str)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrtl.data.ids import keyed_id, load_key
+from cxrtl.data.ids import derived, keyed_id, load_key
 from cxrtl.errors import ManifestError
 
 
@@ -16,6 +16,12 @@ def test_id_has_a_prefix_and_16_hex_digits_and_depends_on_text_key_and_prefix() 
     others = {keyed_id("img", "b.png", b"k" * 32), keyed_id("img", "a.png", b"l" * 32)}
     assert one not in others
     assert one[4:] != keyed_id("pat", "a.png", b"k" * 32)[4:]
+
+
+def test_keys_of_purposes_differ_and_that_of_none_is_the_key() -> None:
+    key = b"k" * 32
+    assert derived(key, "") == key
+    assert len({key, derived(key, "ours"), derived(key, "theirs"), derived(b"l" * 32, "ours")}) == 4
 
 
 def test_unknown_stays_unknown() -> None:

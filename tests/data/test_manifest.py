@@ -159,6 +159,17 @@ class TestTable:
         ]
         assert sets[0] == sets[1] == sets[2]
 
+    def test_patients_of_other_sets_may_have_the_same_numbers(self, tmp_path: Path) -> None:
+        """They count as the same people, unless the sets are said to number people each in their own way."""
+        both = [table(tmp_path, FRAME), table(tmp_path, FRAME, "labels.parquet")]
+        ours = [data.model_copy(update={"id_namespace": "ours"}) for data in both]
+        one, same, mine, mine_too = (manifest.build(data, KEY).frame for data in (*both, *ours))
+        ids = ["image_id", "patient_id"]
+        assert one[ids].equals(same[ids]) and mine[ids].equals(mine_too[ids])
+        assert not set(one["patient_id"]) & set(mine["patient_id"]) and not set(one["image_id"]) & set(mine["image_id"])
+        with pytest.raises(ValueError, match=r"data\.id_namespace has no meaning"):
+            Data(source="phantom", id_namespace="ours")
+
     def test_study_repeats_from_patient_to_patient(self, tmp_path: Path) -> None:
         frame = FRAME.assign(study_id=["1", "1", ""])
         studies = manifest.build(table(tmp_path, frame), KEY).frame["study_id"].tolist()

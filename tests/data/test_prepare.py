@@ -20,10 +20,11 @@ from cxrtl.errors import LockedError, PreparedError, SkippedError
 from cxrtl.records import INDEX_COLUMNS, SIZE_COLUMNS, FlowStep
 from tests.data.helpers import CANARY, Prepare, save, shard_bytes, table_config
 
-pytestmark = pytest.mark.usefixtures("ray_instance", "small_slices")
+pytestmark = pytest.mark.usefixtures("small_slices")
 
 
-class TestPrepare:
+@pytest.mark.usefixtures("ray_instance")
+class TestOnRay:
     def test_shards_hold_pixels_labels_and_ids(self, labels: Path, key: bytes, prepare_set: Prepare) -> None:
         data = table_config(labels, keep_columns=["age"])
         manifest = build(data, key)
@@ -44,12 +45,62 @@ class TestPrepare:
             "classes": '["healthy", "sick"]',
         }
 
-    def test_same_bytes_every_time(self, labels: Path, key: bytes, prepare_set: Prepare) -> None:
+    def test_same_bytes_every_time_and_without_ray(
+        self, labels: Path, key: bytes, prepare_set: Prepare, request: pytest.FixtureRequest
+    ) -> None:
         data = table_config(labels)
         one, two = (prepare_set(build(data, key), data, name)[0] for name in ("one", "two"))
-        assert shard_bytes(one.folder) == shard_bytes(two.folder)
-        assert one.dataset_hash == two.dataset_hash
+        request.getfixturevalue("without_ray")
+        three, _ = prepare_set(build(data, key), data, "three")
+        assert shard_bytes(one.folder) == shard_bytes(two.folder) == shard_bytes(three.folder)
+        assert one.dataset_hash == two.dataset_hash == three.dataset_hash
 
+    def test_progress_and_silence(
+        self, labels: Path, key: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        calls: list[tuple[int, int]] = []
+        data = table_config(labels)
+        prepare(build(data, key), data, tmp_path / "out", on_progress=lambda done, total: calls.append((done, total)))
+        assert calls == sorted(calls) and len(calls) == 3 and calls[-1] == (12, 12)
+        assert capfd.readouterr() == ("", "")
+
+    def test_each_fault_has_its_reason_and_the_rest_goes_on(
+        self, labels: Path, key: bytes, prepare_set: Prepare, tmp_path: Path
+    ) -> None:
+        files = [labels.parent / name for name in pd.read_csv(labels)["image"]]
+        files[0].unlink()
+        files[2].write_bytes(b"")
+        files[5].write_bytes(b"no image")
+        files[7].write_bytes(files[7].read_bytes()[:400])
+        (tmp_path / "outside.png").write_bytes(files[8].read_bytes())
+        files[9].unlink()
+        files[9].symlink_to(tmp_path / "outside.png")
+        data = table_config(labels, max_skipped=0.5)
+        manifest = build(data, key)
+        prepared, index = prepare_set(manifest, data)
+        assert prepared.skipped == {"empty": 1, "missing": 1, "outside_root": 1, "truncated": 1, "unknown_format": 1}
+        assert [step.left for step in prepared.flow] == [12, 11, 10, 9, 8, 7]
+        assert prepared.flow[0] == FlowStep("images listed", 0, 12)
+        assert prepared.flow[1] == FlowStep("unusable: the file has no bytes", 1, 11)
+        assert open_prepared(prepared.folder) == prepared
+        assert index["row"].tolist() == [1, 3, 4, 6, 8, 10, 11]
+        assert index["image_id"].tolist() == manifest.frame["image_id"][index["row"]].tolist()
+        skipped = pd.read_parquet(prepared.folder / "skipped.parquet")
+        assert list(skipped.columns) == ["image_id", "reason"]
+        assert skipped["image_id"].tolist() == manifest.frame["image_id"][[0, 2, 5, 7, 9]].tolist()
+
+    def test_shard_that_cannot_be_written_is_named(
+        self, labels: Path, key: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "out/shards/part-00001.parquet").mkdir(parents=True)  # in the way of the renaming
+        data = table_config(labels)
+        with pytest.raises(PreparedError, match=r"part-00001\.parquet could not be written in .*: Is a directory"):
+            prepare(build(data, key), data, tmp_path / "out")
+        assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("without_ray")
+class TestPrepare:
     def test_dataset_hash_knows_no_key_no_name_and_no_place(
         self, labels: Path, tmp_path: Path, prepare_set: Prepare
     ) -> None:
@@ -84,15 +135,6 @@ class TestPrepare:
         frame.to_csv(labels, index=False)
         assert prepare_set(build(data, key), data, "after")[0].dataset_hash != before
 
-    def test_progress_and_silence(
-        self, labels: Path, key: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-    ) -> None:
-        calls: list[tuple[int, int]] = []
-        data = table_config(labels)
-        prepare(build(data, key), data, tmp_path / "out", on_progress=lambda done, total: calls.append((done, total)))
-        assert calls == sorted(calls) and len(calls) == 3 and calls[-1] == (12, 12)
-        assert capfd.readouterr() == ("", "")
-
     def test_phantom(self, prepare_set: Prepare) -> None:
         data = Data(source="phantom", phantom_patients=8, image_size=32)
         prepared, index = prepare_set(build(data, b""), data)
@@ -100,32 +142,8 @@ class TestPrepare:
         assert index["content_hash"].nunique() == 16
 
 
+@pytest.mark.usefixtures("without_ray")
 class TestUnusable:
-    def test_each_fault_has_its_reason_and_the_rest_goes_on(
-        self, labels: Path, key: bytes, prepare_set: Prepare, tmp_path: Path
-    ) -> None:
-        files = [labels.parent / name for name in pd.read_csv(labels)["image"]]
-        files[0].unlink()
-        files[2].write_bytes(b"")
-        files[5].write_bytes(b"no image")
-        files[7].write_bytes(files[7].read_bytes()[:400])
-        (tmp_path / "outside.png").write_bytes(files[8].read_bytes())
-        files[9].unlink()
-        files[9].symlink_to(tmp_path / "outside.png")
-        data = table_config(labels, max_skipped=0.5)
-        manifest = build(data, key)
-        prepared, index = prepare_set(manifest, data)
-        assert prepared.skipped == {"empty": 1, "missing": 1, "outside_root": 1, "truncated": 1, "unknown_format": 1}
-        assert [step.left for step in prepared.flow] == [12, 11, 10, 9, 8, 7]
-        assert prepared.flow[0] == FlowStep("images listed", 0, 12)
-        assert prepared.flow[1] == FlowStep("unusable: the file has no bytes", 1, 11)
-        assert open_prepared(prepared.folder) == prepared
-        assert index["row"].tolist() == [1, 3, 4, 6, 8, 10, 11]
-        assert index["image_id"].tolist() == manifest.frame["image_id"][index["row"]].tolist()
-        skipped = pd.read_parquet(prepared.folder / "skipped.parquet")
-        assert list(skipped.columns) == ["image_id", "reason"]
-        assert skipped["image_id"].tolist() == manifest.frame["image_id"][[0, 2, 5, 7, 9]].tolist()
-
     def test_more_than_max_skipped_stops_with_the_list_written(self, labels: Path, key: bytes, tmp_path: Path) -> None:
         (labels.parent / pd.read_csv(labels)["image"][4]).write_bytes(b"")
         data = table_config(labels, max_skipped=1 / 13)
@@ -156,16 +174,8 @@ class TestUnusable:
         assert prepared.images == 7 and index["row"].tolist() == [5, 6, 7, 8, 9, 10, 11]
 
 
+@pytest.mark.usefixtures("without_ray")
 class TestFaults:
-    def test_shard_that_cannot_be_written_is_named(
-        self, labels: Path, key: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-    ) -> None:
-        (tmp_path / "out/shards/part-00001.parquet").mkdir(parents=True)  # in the way of the renaming
-        data = table_config(labels)
-        with pytest.raises(PreparedError, match=r"part-00001\.parquet could not be written in .*: Is a directory"):
-            prepare(build(data, key), data, tmp_path / "out")
-        assert capfd.readouterr() == ("", "")
-
     def test_folder_in_use(self, labels: Path, key: bytes, tmp_path: Path) -> None:
         data = table_config(labels)
         with rundir.RunDir(tmp_path / "out").lock(), pytest.raises(LockedError):

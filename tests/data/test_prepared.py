@@ -12,7 +12,7 @@ from cxrtl.data.shards import VERSION
 from cxrtl.errors import PreparedError
 from tests.data.helpers import Prepare, table_config
 
-pytestmark = pytest.mark.usefixtures("ray_instance", "small_slices")
+pytestmark = pytest.mark.usefixtures("without_ray", "small_slices")
 
 
 class TestOpen:

@@ -13,13 +13,16 @@ from cxrtl.config import Folds as FoldsConfig
 from cxrtl.data.audit import audit
 from cxrtl.data.folds import make_folds, write_folds
 from cxrtl.data.manifest import build
+from cxrtl.records import INDEX_COLUMNS, SIZE_COLUMNS
 from tests.data.helpers import CANARY, Prepare, save, table_config
 from tests.data.test_dicom import RAMP, encoded, radiograph
 
-pytestmark = pytest.mark.usefixtures("ray_instance", "small_slices")
+pytestmark = pytest.mark.usefixtures("small_slices")
+on_ray = pytest.mark.usefixtures("ray_instance")
 
 
 class TestPrivacy:
+    @on_ray
     def test_identifiers_stay_in_private(
         self, labels: Path, key: bytes, prepare_set: Prepare, capfd: pytest.CaptureFixture[str]
     ) -> None:
@@ -41,6 +44,7 @@ class TestPrivacy:
             if path.is_file():
                 assert CANARY.encode() not in path.read_bytes(), path.name
 
+    @on_ray
     def test_dicom_tags_stay_in_the_file(
         self, tmp_path: Path, key: bytes, prepare_set: Prepare, capfd: pytest.CaptureFixture[str]
     ) -> None:
@@ -58,20 +62,30 @@ class TestPrivacy:
                 ImageComments=f"{CANARY} \\ {CANARY}",
                 BurnedInAnnotation="YES" if number == 5 else "NO",
                 PatientBirthDate=CANARY[:8],
+                PatientSex="F" if number % 2 else CANARY,
+                PatientAge="058Y",
+                ViewPosition=CANARY if number % 2 else "PA",
+                StudyDate="20190401",
                 SpecificCharacterSet=CANARY if number == 4 else "ISO_IR 100",
             )
             path = tmp_path / "set" / ("sick" if number % 2 else "healthy") / f"{CANARY}-{number}.dcm"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(encoded(dataset)[: -1 if number == 3 else None])
-        data = Data(source="folder", path=str(tmp_path / "set"), image_size=32, max_skipped=0.9)
+        attributes = ("view", "sex", "age_band", "site", "year")
+        data = Data(source="folder", path=str(tmp_path / "set"), image_size=32, max_skipped=0.9, attributes=attributes)
         prepared, index = prepare_set(build(data, key), data)
         assert prepared.images == 4 and prepared.skipped == {"burned_in": 1, "truncated": 1}
+        assert list(index.columns) == [*INDEX_COLUMNS, *attributes, *SIZE_COLUMNS]
+        assert sorted(index["view"]) == ["", "PA", "PA", "PA"] and sorted(index["sex"]) == ["", "", "", "F"]
+        assert set(index["age_band"]) == {"50-59"} and set(index["year"]) == {"2019"}
+        assert index["site"].nunique() == 1 and index["site"].str.fullmatch("site-[0-9a-f]{16}").all()
         assert CANARY not in index.to_csv() + "".join(capfd.readouterr())
         logs = Path(ray._private.worker._global_node.get_logs_dir_path())
         for path in [*prepared.folder.rglob("*"), *logs.rglob("*")]:
             if path.is_file() and path.parent.name != "private":
                 assert CANARY.encode() not in path.read_bytes(), path.name
 
+    @pytest.mark.usefixtures("without_ray")
     def test_identities_are_for_the_owner_alone(self, labels: Path, key: bytes, prepare_set: Prepare) -> None:
         data = table_config(labels)
         prepared, index = prepare_set(build(data, key), data)
@@ -82,6 +96,7 @@ class TestPrivacy:
         assert identities["image_id"].tolist() == index["image_id"].tolist()
         assert all(Path(path).is_file() for path in identities["path"])
 
+    @on_ray
     def test_name_that_is_not_utf8(self, tmp_path: Path, key: bytes, prepare_set: Prepare) -> None:
         for number, name in enumerate(("a/1.png", "b/2.png", "b/3.png")):
             save(tmp_path / "set" / name, number)

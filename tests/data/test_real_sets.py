@@ -13,10 +13,9 @@ from cxrtl.data.folds import make_folds
 from cxrtl.data.manifest import build
 from tests.data.helpers import Prepare, table_config
 
-pytestmark = pytest.mark.usefixtures("ray_instance")
 
-
-class TestRealSets:
+@pytest.mark.usefixtures("ray_instance")
+class TestOnRay:
     def test_nih_effusion(self, shared_data: Path, key: bytes, prepare_set: Prepare) -> None:
         path = shared_data / "nih-effusion/labels.csv"
         data = table_config(path, label_column="finding", positive="effusion", image_size=224)
@@ -27,6 +26,9 @@ class TestRealSets:
         require_clean(certificate)
         assert [fold["positives"] for fold in certificate["per_fold"]] == [50] * 10
 
+
+@pytest.mark.usefixtures("without_ray")
+class TestRealSets:
     def test_kermany_by_patient(self, shared_data: Path, key: bytes, prepare_set: Prepare) -> None:
         data = Data(source="kermany", path=str(shared_data / "kermany-pneumonia"), image_size=64)
         prepared, index = prepare_set(build(data, key), data)

@@ -16,7 +16,7 @@ from cxrtl.data.manifest import build
 from cxrtl.data.prepare import open_prepared
 from tests.data.helpers import CANARY, Prepare, save, shard_bytes, table_config
 
-pytestmark = pytest.mark.usefixtures("ray_instance", "small_slices")
+pytestmark = pytest.mark.usefixtures("without_ray", "small_slices")
 
 
 def stamps(folder: Path) -> dict[str, int]:

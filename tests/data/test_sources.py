@@ -9,7 +9,7 @@ import pytest
 
 from cxrtl.config import Data
 from cxrtl.data import manifest
-from cxrtl.data.sources.cohort import age_band
+from cxrtl.data.sources import chexpert as chexpert_source
 from cxrtl.errors import ConfigError, ManifestError
 from cxrtl.records import Manifest
 from tests.data import public_sets
@@ -60,11 +60,11 @@ class TestMimic:
             "i1.jpg": "No Finding",
         }
         assert steps(made) == [
-            ("images listed", 0, 15),
-            ("view not stated", 1, 14),  # g2
-            ("view not frontal", 3, 11),  # a2, g3, i2
-            ("study not labelled by both programs", 1, 10),  # h1
-            ("the two programs differ", 1, 9),  # c1
+            ("images listed", 0, 16),
+            ("view not stated", 1, 15),  # g2
+            ("view not frontal", 3, 12),  # a2, g3, i2
+            ("study not labelled by both programs", 1, 11),  # h1
+            ("the two programs differ", 2, 9),  # c1, j1
             ("neither Pleural Effusion nor No Finding", 3, 6),  # d1, e1, f1
             ("file not there", 1, 5),  # gone
         ]
@@ -103,14 +103,14 @@ class TestMimic:
     def test_findings_on_which_both_programs_agree(self, root: Path) -> None:
         """The No Finding of b1 states no effusion absent; c1 and d1 are stated only where uncertain is positive."""
         assert stated(findings("mimic", root, EFFUSION)) == {"a1.jpg": 1, "e1.dcm": 0, "g1.jpg": 1}
-        assert steps(findings("mimic", root, EFFUSION))[-2:] == [("no finding stated", 7, 3), ("file not there", 0, 3)]
+        assert steps(findings("mimic", root, EFFUSION))[-2:] == [("no finding stated", 8, 3), ("file not there", 0, 3)]
         both = stated(findings("mimic", root, EFFUSION, uncertain="positive"))
         assert both == {"a1.jpg": 1, "c1.jpg": 1, "d1.jpg": 1, "e1.dcm": 0, "g1.jpg": 1}
 
     def test_official_split(self, root: Path) -> None:
         made = build("mimic", root, split="train")
         assert set(self.names(made)) == {"a1.jpg", "b1.jpg", "b2.jpg", "i1.jpg"}
-        assert steps(made)[1] == ("not in the train split", 4, 11)
+        assert steps(made)[1] == ("not in the train split", 4, 12)
 
     def test_one_image_a_patient(self, root: Path) -> None:
         made = build("mimic", root, one_per_patient=True)
@@ -166,20 +166,26 @@ class TestChexpert:
     def test_cohort(self, root: Path) -> None:
         made = build("chexpert", root)
         assert [Path(path).parts[-3] for path in made.frame["path"]] == [
-            *("patient00001", "patient00002", "patient00003", "patient64541", "patient64542")
+            *("patient00001", "patient00002", "patient00003", "patient00006", "patient00006"),
+            *("patient64541", "patient64542"),
         ]
-        assert made.frame["label"].tolist() == ["No Finding", EFFUSION, EFFUSION, EFFUSION, "No Finding"]
-        assert made.frame["split"].tolist() == ["train"] * 3 + ["validate"] * 2
-        assert made.frame["sex"].tolist() == ["F", "F", "M", "M", "M"]
-        assert made.frame["age_band"].tolist() == ["60-69", "80-89", "40-49", "70-79", "70-79"]
+        assert made.frame["label"].tolist() == ["No Finding", *[EFFUSION] * 5, "No Finding"]
+        assert made.frame["split"].tolist() == ["train"] * 5 + ["validate"] * 2
+        assert made.frame["view"].tolist() == ["AP", "PA", "frontal", "AP", "frontal", "AP", "PA"]
+        assert made.frame["sex"].tolist() == list("FFMFFMM")
+        bands = ["60-69", "80-89", "40-49", "50-59", "50-59", "70-79", "70-79"]
+        assert made.frame["age_band"].tolist() == bands
+        assert made.frame["study_id"].nunique() == 6  # a study1 each, and two images of one
+        stated = made.frame[[f"finding:{name}" for name in chexpert_source.FINDINGS]].notna().sum(axis=1)
+        assert stated.tolist() == [0, 1, 1, 1, 1, 13, 13]
         assert steps(made) == [
-            ("images listed", 0, 10),
-            ("view not frontal", 1, 9),
-            ("neither Pleural Effusion nor No Finding", 3, 6),
-            ("file not there", 1, 5),
+            ("images listed", 0, 12),
+            ("view not frontal", 1, 11),
+            ("neither Pleural Effusion nor No Finding", 3, 8),
+            ("file not there", 1, 7),
         ]
 
-    @pytest.mark.parametrize(("view", "count"), [("AP", 2), ("PA", 2), ("lateral", 1), ("any", 6)])
+    @pytest.mark.parametrize(("view", "count"), [("AP", 3), ("PA", 2), ("lateral", 1), ("any", 8)])
     def test_views(self, root: Path, view: str, count: int) -> None:
         if view == "lateral":
             with pytest.raises(ManifestError, match="there are 1 classes"):
@@ -194,10 +200,11 @@ class TestChexpert:
         assert doubtful["label"].tolist() == [label]
 
     def test_blank_is_never_absent(self, root: Path) -> None:
-        """Of eight frontal images two are stated absent: patient 4 and 64542; patients 1 and 5 are blank."""
+        """Of the frontal images two are stated absent: patient 4 and 64542; patients 1 and 5 are blank."""
         frame = build("chexpert", root, negative="absent").frame
-        negative = frame[frame["label"] == f"no {EFFUSION}"]["path"]
-        assert [Path(path).parts[-3] for path in negative] == ["patient00004", "patient64542"]
+        negative = frame[frame["label"] == f"no {EFFUSION}"]
+        assert [Path(path).parts[-3] for path in negative["path"]] == ["patient00004", "patient64542"]
+        assert negative[["sex", "age_band"]].iloc[0].tolist() == ["", ""]  # Unknown, and 0 in a set of adults
 
     def test_blank_findings_are_not_stated(self, root: Path) -> None:
         path = root / "train.csv"
@@ -207,7 +214,7 @@ class TestChexpert:
         made = findings("chexpert", root, "Edema", EFFUSION, view="any", split="train")
         assert made.frame["label"].eq("").all() and made.classes == ("Edema", EFFUSION)
         edema, effusion = (made.frame[f"label_{name}"].fillna(-9).tolist() for name in made.classes)
-        assert edema == [1, 0, -9, -9, -9, -9] and effusion == [-9, -9, 1, 1, 1, 0]
+        assert edema == [1, 0, *[-9] * 6] and effusion == [-9, -9, 1, 1, 1, 0, 1, 1]
         doubted = findings("chexpert", root, "Edema", EFFUSION, view="any", split="train", uncertain="negative")
         assert doubted.frame[f"label_{EFFUSION}"][1] == 0
 
@@ -269,12 +276,3 @@ class TestKnobs:
         )
         with pytest.raises(ConfigError, match=r"data\.cohort\.view: .*received 'top'"):
             config.load(tmp_path / "a.toml")
-
-
-@pytest.mark.parametrize(
-    ("text", "band"),
-    [("0", "0-9"), ("9", "0-9"), ("74", "70-79"), ("058Y", "50-59"), ("89", "80-89"), ("90", "90+"), ("119", "90+")]
-    + [(text, "") for text in ("", "414", "-3", "12M", "old")],
-)
-def test_age_band(text: str, band: str) -> None:
-    assert age_band(text) == band

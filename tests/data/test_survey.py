@@ -18,7 +18,7 @@ from cxrtl.records import Folds, Prepared
 from cxrtl.rundir import RunDir
 from tests.data.helpers import CANARY, Prepare, table_config
 
-pytestmark = pytest.mark.usefixtures("ray_instance", "small_slices")
+pytestmark = pytest.mark.usefixtures("without_ray", "small_slices")
 
 
 @pytest.fixture

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
+from typer.testing import CliRunner
 
+from cxrtl.cli import app
 from cxrtl.rundir import read_predictions
 
 SMALL = """
@@ -46,16 +49,31 @@ def command(*words: str | Path) -> list[str]:
     return [sys.executable, "-m", "cxrtl.cli", *map(str, words)]
 
 
+UNWANTED = ("RAY_ADDRESS", "CXRTL_HOME")  # would lead to somebody else's Ray; the runs below count on two CPUs
+
+
 def environment() -> dict[str, str]:
-    """Without what would lead to somebody else's Ray; two CPUs are what the runs below count on."""
-    unwanted = ("RAY_ADDRESS", "CXRTL_HOME")
-    return {key: value for key, value in os.environ.items() if key not in unwanted}
+    return {key: value for key, value in os.environ.items() if key not in UNWANTED}
 
 
 def cxrtl(*words: str | Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(*words), capture_output=True, text=True, timeout=timeout, check=False, env=environment()
     )
+
+
+def here(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """As `cxrtl`, in this process, which has torch and Ray imported: for what ends before a Ray is needed.
+
+    An error that is not ours is raised here, as it is.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in UNWANTED:
+            patch.delenv(name, raising=False)
+        done = CliRunner().invoke(app, [*map(str, words)])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
 
 
 def start(*words: str | Path, log: Path) -> subprocess.Popen[str]:
@@ -74,9 +92,9 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str], secon
     raise AssertionError("the moment to disturb the run did not come")
 
 
-def training(home: Path, arm: str = "mobilenet_v3_small", beyond: int = 20) -> dict[str, Any] | None:
-    """What fold 0 says of itself once it has saved a state past `beyond` iterations and is not done."""
-    folder = home / "runs" / "small" / arm / "fold0"
+def training(home: Path, fold: int = 0, beyond: int = 20) -> dict[str, Any] | None:
+    """What a fold says of itself once it has saved a state past `beyond` iterations and is not done."""
+    folder = home / "runs" / "small" / "mobilenet_v3_small" / f"fold{fold}"
     try:
         saved = json.loads((folder / "state.json").read_text())
         beat: dict[str, Any] = json.loads((folder / "progress.json").read_text())

@@ -13,15 +13,39 @@ import pytest
 
 from tests.orchestrate.helpers import cxrtl, experiment, gone, same, scores, start, training, wait_for
 
+ARM = """
+[grid]
+train.backbone = ["squeezenet1_1"]
+train.budgets = [[2]]
+[[arm]]
+name = "mobilenet_v3_small"
+"""
 
-def test_killed_trial_goes_on_from_its_state(undisturbed: Path, tmp_path: Path) -> None:
-    process = start("run", experiment(tmp_path), "--home", tmp_path, log=tmp_path / "log")
-    beat = wait_for(lambda: training(tmp_path), process)
+
+def test_arm_joins_and_a_trial_is_killed(undisturbed: Path, tmp_path: Path) -> None:
+    """A killed trial goes on from its state. An arm that joins a run changes no bit of another's predictions, whether
+    done before or made with it."""
+    for part in ("prepared", "runs"):
+        shutil.copytree(undisturbed / part, tmp_path / part)
+    run = tmp_path / "runs/small"
+    hashes = json.loads((run / "experiment.resolved.json").read_text())
+    shutil.rmtree(run / "mobilenet_v3_small/fold1")
+    kept = {path: path.stat().st_mtime_ns for path in run.glob("*/fold0/*")}
+    process = start("run", experiment(tmp_path, ARM), "--home", tmp_path, "--json", log=tmp_path / "log")
+    beat = wait_for(lambda: training(tmp_path, fold=1), process)
     os.kill(int(beat["process"].split()[0]), signal.SIGKILL)
     assert process.wait(timeout=240) == 0, (tmp_path / "log").read_text()
-    result = json.loads((tmp_path / "runs/small/mobilenet_v3_small/fold0/result.json").read_text())
-    assert result["tries"] == 2
-    assert same(scores(tmp_path), scores(undisturbed))
+    plan = next(json.loads(line)["plan"] for line in (tmp_path / "log").open() if line.startswith('{"plan"'))
+    assert (plan["trials"], plan["done"]) == (4, 1)
+    assert json.loads((run / "mobilenet_v3_small/fold1/result.json").read_text())["tries"] == 2
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    found, alone = scores(tmp_path), scores(undisturbed)
+    assert same({name: found[name] for name in alone}, alone)
+    assert found.keys() - alone.keys() == {f"squeezenet1_1-budgets_2/fold{k}/predictions-2.parquet" for k in (0, 1)}
+    now = json.loads((run / "experiment.resolved.json").read_text())
+    assert now["run_hash"] != hashes["run_hash"] and now["arm_hashes"].items() > hashes["arm_hashes"].items()
+    arms = json.loads((run / "summary.json").read_text())["arms"]
+    assert arms == ["mobilenet_v3_small", "squeezenet1_1-budgets_2"]
 
 
 @pytest.mark.slow

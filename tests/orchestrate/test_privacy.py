@@ -19,6 +19,7 @@ path = "{table}"
 image_size = 32
 keep_columns = ["sex"]
 subgroups = ["site"]
+attributes = ["view", "year"]
 max_skipped = 0.2
 [folds]
 k = 2
@@ -33,7 +34,7 @@ batch_size = 4
 @pytest.mark.slow
 def test_planted_identifiers_stay_where_they_were(tmp_path: Path) -> None:
     rows = []
-    tags = dict.fromkeys(("PatientName", "PatientID", "InstitutionName", "AccessionNumber"), CANARY)
+    tags = dict.fromkeys(("PatientName", "PatientID", "InstitutionName", "AccessionNumber", "ViewPosition"), CANARY)
     for number in range(24):  # one of them a radiograph, one a damaged radiograph
         name = f"images/{CANARY}-{number}.png"
         save(tmp_path / "set" / name, number, number // 2 % 2 == 1, number // 2)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cxrtl.rundir import RunDir
-from tests.orchestrate.helpers import cxrtl, experiment, same, scores
+from tests.orchestrate.helpers import cxrtl, experiment, here, same, scores
 
 
 def test_everything_is_where_it_should_be(undisturbed: Path) -> None:
@@ -80,18 +80,20 @@ def test_streamed_study_gives_the_same_bits(undisturbed: Path, tmp_path: Path) -
     assert len(results) == 2 and all(0 < found.data_wait_seconds < found.wall_seconds for found in results)
 
 
-def test_second_run_does_nothing_and_starts_no_ray(undisturbed: Path) -> None:
+def test_second_run_trains_nothing_and_starts_no_ray_though_what_decides_nothing_has_changed(undisturbed: Path) -> None:
     run = undisturbed / "runs" / "small"
     before = {path: path.stat().st_mtime_ns for path in run.glob("*/fold*/*")}
-    done = cxrtl("run", experiment(undisturbed), "--home", undisturbed, "--address", "127.0.0.1:1")
+    changes = ("--set", "train.checkpoint_every=3", "--set", "description=x")
+    done = here("run", experiment(undisturbed), "--home", undisturbed, *changes, "--address", "127.0.0.1:1")
     assert done.returncode == 0 and "done before" in done.stdout  # no Ray answers at that address
     assert {path: path.stat().st_mtime_ns for path in run.glob("*/fold*/*")} == before
+    assert json.loads((run / "experiment.resolved.json").read_text())["experiment"]["description"] == "x"
 
 
 def test_changed_experiment_is_refused_with_both_hashes_and_the_difference(undisturbed: Path) -> None:
     before = scores(undisturbed)
     path = experiment(undisturbed)
-    done = cxrtl("run", path, "--home", undisturbed, "--set", "train.rate=0.02", "--set", "seed=1")
+    done = here("run", path, "--home", undisturbed, "--set", "train.rate=0.02", "--set", "seed=1")
     assert done.returncode == 2
     assert "ChangedError" in done.stderr and "arms.mobilenet_v3_small.train.rate: 0.01 → 0.02" in done.stderr
     assert "seed: 0 → 1" in done.stderr
@@ -99,27 +101,21 @@ def test_changed_experiment_is_refused_with_both_hashes_and_the_difference(undis
     assert same(before, scores(undisturbed))
 
 
-def test_what_decides_nothing_may_change(undisturbed: Path) -> None:
-    path = experiment(undisturbed)
-    done = cxrtl("run", path, "--home", undisturbed, "--set", "train.checkpoint_every=3", "--set", "description=x")
-    assert done.returncode == 0, done.stderr
-
-
 def test_audit_of_a_run_and_of_a_source(undisturbed: Path, tmp_path: Path) -> None:
-    looked = cxrtl("audit", undisturbed / "runs/small", "--json", "--address", "127.0.0.1:1")
+    looked = here("audit", undisturbed / "runs/small", "--json", "--address", "127.0.0.1:1")
     assert looked.returncode == 0, looked.stderr
     found = json.loads(looked.stdout.splitlines()[-1])
     assert found["certificate"]["passed"] and found["lookalikes"]["pairs"] == 0
     assert [row["features"] for row in found["shortcuts"]] == ["image border and corners"]
     words = ("--home", undisturbed, "--set", "folds.kind=holdout", "--address", "127.0.0.1:1")
-    source = cxrtl("audit", experiment(tmp_path), *words)  # prepared before: no Ray answers at that address
+    source = here("audit", experiment(tmp_path), *words)  # prepared before: no Ray answers at that address
     assert source.returncode == 0 and "no patient in two folds" in source.stdout and "nothing shown" in source.stdout
     assert len(list(undisturbed.glob("prepared/*/audit/audit.json"))) == 1
 
 
 def test_run_that_is_being_written_is_refused(undisturbed: Path) -> None:
     with RunDir(undisturbed / "runs" / "small").lock():
-        done = cxrtl("run", experiment(undisturbed), "--home", undisturbed)
+        done = here("run", experiment(undisturbed), "--home", undisturbed)
     assert done.returncode == 2 and "LockedError" in done.stderr
 
 
@@ -136,17 +132,22 @@ def test_stale_folds_are_refused(undisturbed: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (["--set", "train.ratte=1"], "ConfigError: .*train.ratte: unknown key"),
         (["--set", "train.backbone=resnet5"], "ConfigError: .*resnet5"),
         (["--set", "train.init=file:/nowhere.pth"], "WeightsError: .*nowhere.pth.*cannot be read"),
         (["--address", "127.0.0.1:1"], "PlanError: no Ray cluster answers"),
     ],
 )
 def test_faults_have_their_own_message_and_no_traceback(tmp_path: Path, change: list[str], named: str) -> None:
-    done = cxrtl("run", experiment(tmp_path), "--home", tmp_path, *change)
+    done = here("run", experiment(tmp_path), "--home", tmp_path, *change)
     assert done.returncode in (1, 2)
     assert re.search(named, done.stderr, re.DOTALL), done.stderr
     assert "Traceback (most" not in done.stderr + done.stdout
+
+
+def test_fault_in_a_process_of_its_own(tmp_path: Path) -> None:
+    done = cxrtl("run", experiment(tmp_path), "--home", tmp_path, "--set", "train.ratte=1")
+    assert done.returncode == 2 and done.stdout == ""
+    assert "ConfigError" in done.stderr and "train.ratte: unknown key" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
@@ -181,7 +182,7 @@ def test_prepared_set_is_held_to_todays_limit_of_skipped_files(tmp_path: Path) -
 def test_stage_on_its_own_patients_is_refused_and_names_them(undisturbed: Path, tmp_path: Path) -> None:
     path = experiment(tmp_path)
     path.write_text(path.read_text().replace('name = "small"', 'name = "staged"').replace("scratch", "stage:small"))
-    done = cxrtl("run", path, "--home", undisturbed)
+    done = here("run", path, "--home", undisturbed)
     assert done.returncode == 2 and "LeakageError" in done.stderr
     patient = pd.read_parquet(undisturbed / "runs/small/folds.parquet")["patient_id"].min()
     assert patient in done.stderr and not (undisturbed / "runs/staged/experiment.resolved.json").exists()

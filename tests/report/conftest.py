@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from browser import BINARY, Tab
 from fake_run import SHAPES, SMALL, Fake, make_prepared, make_run
+from matplotlib.figure import Figure
 
 from cxrtl.report.load import load_run
 from cxrtl.report.page import write_report
@@ -27,6 +29,15 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 
 @pytest.fixture(scope="session")
+def thirty(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """Thirty arms, reported."""
+    fake = Fake(arms=30, folds=2, budgets=(250,), images=60, per_patient=1)
+    run = make_run(tmp_path_factory.mktemp("thirty") / "run", fake)
+    write_report(run)
+    return run
+
+
+@pytest.fixture(scope="session")
 def small_source(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return make_run(tmp_path_factory.mktemp("small") / "run", SMALL)
 
@@ -36,6 +47,22 @@ def small(small_source: RunDir, tmp_path: Path) -> RunDir:
     """A small run of a test's own, not reported yet."""
     shutil.copytree(small_source.root, tmp_path / "run")
     return RunDir(tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def tab() -> Iterator[Tab]:
+    """One browser for all: a test opens its page in it, after the width it wants."""
+    if BINARY is None:
+        pytest.skip("no Chromium here")
+    with Tab() as opened:
+        yield opened
+
+
+@pytest.fixture
+def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are laid out, and saved as nothing: for what a page says, which rendering makes slow to ask."""
+    empty = {"svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>", "png": b""}
+    monkeypatch.setattr(Figure, "savefig", lambda _, file, *, format, **__: file.write(empty[format]))
 
 
 @pytest.fixture

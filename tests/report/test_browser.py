@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import axe_core_python
 import pytest
-from browser import BINARY, Tab
-from fake_run import Fake, make_run
+from browser import Tab
+from fake_run import Fake
 from test_summary import pooled
 
 from cxrtl.evaluate.metrics import confusion
 from cxrtl.report.page import write_report
 from cxrtl.rundir import RunDir
 
-pytestmark = pytest.mark.skipif(BINARY is None, reason="no Chromium here")
-
 CELLS = "Object.fromEntries(['tp','fp','fn','tn'].map(n => [n, +document.getElementById('explore-' + n).textContent]))"
 TABLE = "document.querySelector('[aria-label=\"{}\"] table')"
 AXE = Path(os.environ.get("AXE_CORE") or Path(axe_core_python.__file__).with_name("axe.min.js"))
-
-
-@pytest.fixture(scope="module")
-def tab() -> Iterator[Tab]:
-    with Tab() as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -111,12 +103,13 @@ def test_axe_finds_nothing(page: Tab) -> None:
 
 
 @pytest.mark.parametrize("arms", [1, 3, 30])
-def test_phone_width(tab: Tab, three: RunDir, tmp_path: Path, arms: int) -> None:
+def test_phone_width(tab: Tab, request: pytest.FixtureRequest, make: Callable[[Fake], RunDir], arms: int) -> None:
     """Nothing but tables and wide figures, in boxes of their own, is wider than the screen."""
-    run = three
-    if arms != 3:
-        run = make_run(tmp_path / "run", Fake(arms=arms, folds=2, budgets=(250,), images=60, per_patient=1))
+    if arms == 1:
+        run = make(Fake(arms=1, folds=2, budgets=(250,), images=60, per_patient=1))
         write_report(run)
+    else:
+        run = request.getfixturevalue("three" if arms == 3 else "thirty")
     tab.width(375)
     tab.open(run.path("report.html"))
     assert tab.do("document.scrollingElement.scrollWidth") <= 375

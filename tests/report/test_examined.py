@@ -11,6 +11,8 @@ from cxrtl.errors import DamagedError
 from cxrtl.report.page import write_report
 from cxrtl.rundir import RunDir, write_frame, write_json
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 PAIR = {"images": ["img-a", "img-b"], "labels": ["normal", "<b>"], "folds": [0, 2], "bits": 3, "mirrored": True}
 
 

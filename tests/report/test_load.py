@@ -15,6 +15,8 @@ from cxrtl.report.page import write_report
 from cxrtl.report.summary import summarise
 from cxrtl.rundir import RunDir, read_json, sha256_file, write_json
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 TRIAL = ("resnet50", "fold1")
 
 

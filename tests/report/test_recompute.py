@@ -207,13 +207,19 @@ def test_intervals_of_patients_against_scipys_bca(tmp_path: Path) -> None:
 
     def area(drawn: np.ndarray) -> float:
         rows = np.concatenate([groups[int(index)] for index in drawn])
-        return float(sk.roc_auc_score(truth[rows], score[rows]))
+        return area_by_ranks(truth[rows], stats.rankdata(score[rows]))
 
     found = stats.bootstrap(
         (np.arange(len(groups)),), area, vectorized=False, n_resamples=1000, rng=np.random.default_rng(6)
     )
     wanted = found.confidence_interval
     assert bounds(row["metrics"]["auc"]) == pytest.approx((wanted.low, wanted.high), abs=MONTE_CARLO)
+
+
+def area_by_ranks(truth: np.ndarray, ranks: np.ndarray) -> float:
+    """Mann and Whitney's; scikit-learn's takes a millisecond."""
+    positives = truth.sum()
+    return float((ranks[truth].sum() - positives * (positives + 1) / 2) / (positives * (len(truth) - positives)))
 
 
 def test_average_precision_and_chance(both: tuple[RunDir, dict[str, Any]]) -> None:
@@ -228,12 +234,12 @@ def test_average_precision_and_chance(both: tuple[RunDir, dict[str, Any]]) -> No
         patient = part["patient_id"].to_numpy() if grouped else part["image_id"].to_numpy()
         names, first, code = np.unique(patient, return_index=True, return_inverse=True)
         label, fold = part["truth"].to_numpy()[first], part["fold"].to_numpy()[first]
-        areas = []
+        ranks, areas = stats.rankdata(part["score"]), []
         for _ in range(400):
             drawn = label.copy()
             for k in np.unique(fold):
                 drawn[fold == k] = rng.permutation(label[fold == k])
-            areas.append(sk.roc_auc_score(drawn[code], part["score"]))
+            areas.append(area_by_ranks(drawn[code], ranks))
         p = (1 + np.sum(np.array(areas) >= row["metrics"]["auc"]["value"])) / 401
         assert row["chance_p"] == pytest.approx(p, abs=0.08), (row["arm"], len(names))
 

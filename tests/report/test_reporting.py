@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Callable
 
+import pytest
 from fake_run import Fake
 from test_page import EVIL
 
@@ -46,6 +47,7 @@ def test_methods_say_what_was_done(three: RunDir) -> None:
     assert "all images of a patient stand in one fold" in said and "3 arms were compared" in said
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_ungrouped_runs_do_not_claim_patients(make: Callable[[Fake], RunDir]) -> None:
     run = make(Fake(arms=1, folds=2, budgets=(20,), images=80, grouped=False, classes=("normal", EVIL)))
     write_report(run)

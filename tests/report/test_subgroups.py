@@ -56,6 +56,15 @@ def test_groups_are_recomputed(run: RunDir) -> None:
     assert lows == sorted(lows) and lows[0] == 20
 
 
+def test_attributes_are_shown_unasked_where_they_tell_images_apart(small: RunDir) -> None:
+    path = small.path("experiment.resolved.json")
+    resolved = read_json(path)
+    resolved["experiment"]["data"] |= {"source": "table", "path": "x", "attributes": ["sex", "view", "year"]}
+    write_json(path, resolved)
+    write_frame(small.path("subjects.parquet"), subjects(small).assign(sex="F", site="north"))
+    assert {row["column"] for row in summarise(small)["subgroups"]} == {"view"}  # one sex, no year, site not asked for
+
+
 def test_small_groups_and_identifiers_are_not_shown(run: RunDir) -> None:
     text = write_report(run).read_text()
     rows = {(row["column"], row["group"]): row for row in read_json(run.path("summary.json"))["subgroups"]}
@@ -75,6 +84,7 @@ def test_small_groups_and_identifiers_are_not_shown(run: RunDir) -> None:
     assert "| view | PA |" in run.path("report.md").read_text()
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_without_columns_there_is_no_section(small: RunDir) -> None:
     assert 'id="subgroups"' not in write_report(small).read_text()
     assert summarise(small)["subgroups"] == []
@@ -88,6 +98,7 @@ def test_group_names_are_escaped(run: RunDir) -> None:
     assert all(item["src"].startswith("data:image/") for item in page.all("img"))
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_end_of_a_run_keeps_the_columns(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run.path("subjects.parquet").unlink()
     index = subjects(run).assign(label="normal", secret="x")

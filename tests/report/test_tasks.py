@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from browser import BINARY, Tab
+from browser import Tab
 from fake_run import SMALL, TASKS, Fake, make_prepared, make_run
 from sklearn import metrics as sk
 from test_page import EVIL, Page
@@ -199,6 +199,7 @@ def test_lineage_is_a_table_only_where_there_is_one(runs: dict[str, RunDir]) -> 
     assert "## Lineage" in runs["multiclass"].path("report.md").read_text()
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(
     ("fake", "says", "stamp"),
     [
@@ -289,12 +290,10 @@ def test_outlines_of_areas(runs: dict[str, RunDir], tmp_path: Path) -> None:
         read_samples(run)
 
 
-@pytest.mark.skipif(BINARY is None, reason="no Chromium here")
 @pytest.mark.parametrize("task", KINDS)
-def test_pages_in_a_browser(runs: dict[str, RunDir], task: str) -> None:
-    with Tab() as tab:
-        tab.width(375)
-        tab.open(runs[task].path("report.html"))
-        assert tab.do("document.scrollingElement.scrollWidth") <= 375
-        tab.do("document.querySelector('th button').click()")
-        assert tab.complaints() == []
+def test_pages_in_a_browser(tab: Tab, runs: dict[str, RunDir], task: str) -> None:
+    tab.width(375)
+    tab.open(runs[task].path("report.html"))
+    assert tab.do("document.scrollingElement.scrollWidth") <= 375
+    tab.do("document.querySelector('th button').click()")
+    assert tab.complaints() == []

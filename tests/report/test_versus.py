@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from browser import BINARY, Tab
+from browser import Tab
 from fake_run import SMALL, Fake, make_run
 from sklearn.metrics import roc_auc_score
 from test_page import Page
@@ -165,13 +165,10 @@ def only_external(page: Page) -> list[str]:
     return [link for link in links if not link.startswith(("#", "data:"))]
 
 
-@pytest.mark.skipif(BINARY is None, reason="no Chromium here")
-def test_the_page_in_a_browser(small: RunDir, other: RunDir, tmp_path: Path) -> None:
-    path = write_comparison(compare_runs(load_run(small), load_run(other)), tmp_path / "out")
-    with Tab() as tab:
-        tab.width(375)
-        tab.open(path)
-        assert tab.do("document.scrollingElement.scrollWidth") <= 375
-        tab.do("document.querySelector('th button').click()")
-        assert tab.do("document.querySelector('th').getAttribute('aria-sort')") == "ascending"
-        assert tab.complaints() == []
+def test_the_page_in_a_browser(tab: Tab, small: RunDir, other: RunDir, tmp_path: Path) -> None:
+    tab.width(375)
+    tab.open(write_comparison(compare_runs(load_run(small), load_run(other)), tmp_path / "out"))
+    assert tab.do("document.scrollingElement.scrollWidth") <= 375
+    tab.do("document.querySelector('th button').click()")
+    assert tab.do("document.querySelector('th').getAttribute('aria-sort')") == "ascending"
+    assert tab.complaints() == []

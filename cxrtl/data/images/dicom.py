@@ -5,7 +5,8 @@
 3. where there is neither, 8 bits stay as they are, and deeper ones map the range present, padding left out
 4. inversion, once, for MONOCHROME1 or PresentationLUTShape INVERSE
 
-Only the attributes named here are looked at. No attribute's value reaches a message.
+Only the tags named here are looked at, and those of `data.attributes` where they are asked for. No tag's value reaches
+a message.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 import io
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,7 @@ from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.sequence import Sequence
 
+from cxrtl.data.attributes import TAGS, of_tags
 from cxrtl.data.images.raster import stretch
 from cxrtl.data.images.rules import MAX_NESTING, MAX_PIXELS, MAX_VOXELS, Grey, How, Unusable
 
@@ -38,10 +42,8 @@ def to_grey(data: bytes, how: How, frames: bool = False) -> Grey:
 
     Unusable with a reason for anything else.
     """
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)  # it logs values, names among them
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # so do its warnings
+        with _hush():
             dataset = pydicom.dcmread(io.BytesIO(data), force=True)
             _refuse(dataset, how, frames)
             return _decode(dataset)
@@ -53,6 +55,35 @@ def to_grey(data: bytes, how: How, frames: bool = False) -> Grey:
         raise Unusable("truncated") from None
     except Exception as error:  # damaged files raise nearly anything
         raise Unusable(_why(str(error).lower())) from None
+
+
+def attributes(data: bytes, how: How) -> dict[str, str]:
+    """Each of `how.attributes` of a file that `to_grey` takes; "" where its tags do not state it."""
+    with _hush():
+        dataset = pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=True, specific_tags=list(TAGS))
+        tags = {name: _text(dataset, name) for name in TAGS}
+    key = bytes.fromhex(how.site_key)
+    return {name: of_tags(name, tags, key) for name in how.attributes}
+
+
+def _text(dataset: Dataset, name: str) -> str:
+    """A tag's value, or its code's meaning; "" where there is none or it is damaged, which pydicom finds out late."""
+    try:
+        value = dataset.get(name)
+        if isinstance(value, Sequence):
+            value = value[0].get("CodeMeaning") if value else None
+        return "" if value is None else str(value).strip()
+    except Exception:  # whatever it raises, the tag states nothing
+        return ""
+
+
+@contextmanager
+def _hush() -> Iterator[None]:
+    """pydicom logs values, names among them, and so do its warnings."""
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _why(text: str) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import stat
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +30,17 @@ def decode_file(path: str, how: How) -> Decoded:
         from cxrtl.data.images import stack
 
         return stack.decode(path, how)
-    return decoded([to_grey(read(path), how)], how)
+    data = read(path)
+    return with_attributes(decoded([to_grey(data, how)], how), data, how)
+
+
+def with_attributes(found: Decoded, data: bytes, how: How) -> Decoded:
+    """`found` with what the file's tags state of `how.attributes`."""
+    if not how.attributes or format_of(data) != "DICOM":
+        return found
+    from cxrtl.data.images import dicom
+
+    return replace(found, attributes=dicom.attributes(data, how))
 
 
 def decoded(planes: Sequence[Grey], how: How) -> Decoded:

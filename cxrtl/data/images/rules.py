@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -58,7 +59,7 @@ class How:
     """How files become squares; see `config.Decode`. `size` in pixels.
 
     A row has `channels` squares, `slices` neighbouring slices (0: no volumes) of each of its files, and a mask where
-    there are `structures`.
+    there are `structures`. `attributes` are read from DICOM's tags; `site_key`, in hex digits, hashes sites.
     """
 
     size: int
@@ -70,12 +71,17 @@ class How:
     channels: int = 1
     slices: int = 0
     structures: int = 0
+    attributes: tuple[str, ...] = ()
+    site_key: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attributes", tuple(self.attributes))  # JSON knows lists alone
 
     @property
     def pixel_rules(self) -> list[int | str]:
-        """What decides the pixels, and which files are used; the safety limits are left out."""
+        """What decides the pixels, which files are used and what is read beside them; safety limits are left out."""
         rules: list[int | str] = [self.size, self.aspect, self.burned_in, self.secondary_capture]
-        return [*rules, self.channels, self.slices, self.structures]
+        return [*rules, self.channels, self.slices, self.structures, *self.attributes]
 
     @property
     def pixel_bytes(self) -> int:
@@ -92,6 +98,7 @@ class Decoded:
 
     `mask` is uint8 `[size, size]`: 0, or the structure's number from 1. The rest speaks of the full-size grey image,
     upright, the first of several, sizes in pixels; the hashes are of all of it and of the full-size mask.
+    `attributes` has what `How` asks for where the (first) file is DICOM, "" where it does not state it.
     """
 
     pixels: Grey
@@ -100,6 +107,7 @@ class Decoded:
     height: int
     mask: Grey | None = None
     mask_hash: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 def file_paths(path: str) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from cxrtl.data.images import volume
-from cxrtl.data.images.files import decoded, format_of, read, square, to_grey
+from cxrtl.data.images.files import decoded, format_of, read, square, to_grey, with_attributes
 from cxrtl.data.images.raster import FORMATS
 from cxrtl.data.images.rules import FILES, MAX_PIXELS, Decoded, Grey, How, Unusable
 from cxrtl.data.images.volume import Numbers
@@ -32,6 +32,8 @@ def decode(path: str, how: How) -> Decoded:
     at = named.get("slice")
     planes = [plane for file in named["images"] for plane in _planes(file, how, at)]
     found = decoded(planes, how)
+    if how.attributes:
+        found = with_attributes(found, read(named["images"][0]), how)
     if not how.structures:
         return found
     mask = _mask(named["mask"], how, at)

@@ -65,7 +65,8 @@ def _decode(path: str, how: How) -> tuple[dict[str, object], bytes]:
     except MemoryError:
         return {"reason": "out_of_memory"}, b""
     mask = b"" if found.mask is None else found.mask.tobytes()
-    answer = {name: getattr(found, name) for name in ("content_hash", "width", "height", "mask_hash")}
+    told = ("content_hash", "width", "height", "mask_hash", "attributes")
+    answer = {name: getattr(found, name) for name in told}
     return answer, found.pixels.tobytes() + mask
 
 

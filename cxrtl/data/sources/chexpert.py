@@ -14,10 +14,10 @@ from pathlib import Path
 import pandas as pd
 
 from cxrtl.config import Data
+from cxrtl.data.attributes import age_band
 from cxrtl.data.sources.cohort import (
     NO_FINDING,
     Funnel,
-    age_band,
     check_finding,
     classify,
     finding_column,
@@ -74,7 +74,7 @@ def build(data: Data, key: bytes) -> Manifest:
             "split": table["split"],
             "view": _views(table),
             "sex": table["Sex"].where(table["Sex"].isin(["Female", "Male"]), "").str[:1],
-            "age_band": mapped(table["Age"], age_band),
+            "age_band": mapped(table["Age"].where(table["Age"] != "0", ""), age_band),  # of adults: 0 is no age
             **{finding_column(name): labels[name] for name in FINDINGS},
             **stated(labels, cohort),
         }
@@ -84,7 +84,7 @@ def build(data: Data, key: bytes) -> Manifest:
     funnel.take_labelled(cohort)
     funnel.take_present(root)
     funnel.draw(cohort)
-    extras = ["view", "sex", "age_band", "split", *map(finding_column, FINDINGS)]
+    extras = [*data.taken_attributes, "split", *map(finding_column, FINDINGS)]
     return funnel.manifest(root, key, data, cohort.finding, extras)
 
 

@@ -20,7 +20,6 @@ from cxrtl.records import FlowStep, Manifest, label_columns
 
 NO_FINDING = "No Finding"
 FRONTAL = ("AP", "PA")
-_OLDEST = 120  # years; beyond, the entry is a slip of the pen
 
 
 @dataclass
@@ -171,15 +170,6 @@ def check_finding(cohort: Cohort, known: Sequence[str]) -> None:
 def finding_column(finding: str) -> str:
     """The further column that keeps a finding's label: 1, 0, -1, or nothing where it is not stated."""
     return f"finding:{finding}"
-
-
-def age_band(text: str) -> str:
-    """Ten years wide; 90 and over is one band, as de-identification asks; "" where unknown or impossible."""
-    digits = text.strip().removesuffix("Y")
-    if not digits.isascii() or not digits.isdigit() or int(digits) > _OLDEST:
-        return ""
-    low = int(digits) // 10 * 10
-    return f"{low}-{low + 9}" if low < 90 else "90+"
 
 
 def mapped(values: pd.Series[str], change: Callable[[str], str]) -> list[str]:

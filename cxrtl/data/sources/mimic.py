@@ -10,7 +10,8 @@ both say 1.0 for No Finding: the cohort of Huang et al. 2022. Source: Johnson et
 
 View: ViewPosition where it is stated. Where it is blank, what ViewCodeSequence_CodeMeaning says. Where that is blank
 too, the view is unknown, and only `view = "any"` takes the image. LL is lateral; axial, decubitus and oblique views
-are neither frontal nor lateral.
+are neither frontal nor lateral. Of `data.attributes` these tables state the view alone: all is of one hospital, and
+StudyDate was shifted by a number of years that differs from patient to patient.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxrtl.config import Cohort, Data
+from cxrtl.data.attributes import MEANINGS, VIEWS
 from cxrtl.data.sources.chexpert import FINDINGS
 from cxrtl.data.sources.cohort import (
     NO_FINDING,
@@ -38,14 +40,6 @@ from cxrtl.records import Manifest
 
 LABELERS = ("chexpert", "negbio")
 _STUDY = ["subject_id", "study_id"]
-_VIEWS = {"LATERAL": "lateral", "LL": "lateral"}
-_MEANINGS = {
-    "antero-posterior": "AP",
-    "postero-anterior": "PA",
-    "lateral": "lateral",
-    "left lateral": "lateral",
-    "right lateral": "lateral",
-}
 
 
 def build(data: Data, key: bytes) -> Manifest:
@@ -66,7 +60,7 @@ def build(data: Data, key: bytes) -> Manifest:
     funnel.frame["image"] = _files(root, funnel.frame)
     funnel.take_present(root)
     funnel.draw(cohort)
-    extras = ["view", "split", *map(finding_column, FINDINGS)]
+    extras = [*data.taken_attributes, "split", *map(finding_column, FINDINGS)]
     return funnel.manifest(root, key, data, cohort.finding, extras)
 
 
@@ -80,8 +74,8 @@ def _images(root: Path) -> pd.DataFrame:
     table = _table(root, "metadata", ["dicom_id", *_STUDY, "ViewPosition", "ViewCodeSequence_CodeMeaning"])
     _refuse_foreign(table, "metadata")
     split = _table(root, "split", ["dicom_id", "split"]).drop_duplicates("dicom_id").set_index("dicom_id")["split"]
-    stated = table["ViewPosition"].str.upper().replace(_VIEWS)
-    meant = table["ViewCodeSequence_CodeMeaning"].str.lower().map(lambda text: _MEANINGS.get(text, text))
+    stated = table["ViewPosition"].str.upper().replace(VIEWS)
+    meant = table["ViewCodeSequence_CodeMeaning"].str.lower().map(lambda text: MEANINGS.get(text, text))
     return pd.DataFrame(
         {
             "image": table["dicom_id"],

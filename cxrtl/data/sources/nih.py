@@ -15,10 +15,10 @@ from pathlib import Path
 import pandas as pd
 
 from cxrtl.config import Data
+from cxrtl.data.attributes import age_band
 from cxrtl.data.sources.cohort import (
     NO_FINDING,
     Funnel,
-    age_band,
     check_finding,
     classify,
     finding_column,
@@ -86,7 +86,7 @@ def build(data: Data, key: bytes) -> Manifest:
     funnel.frame["image"] = [places.get(name, name) for name in funnel.frame["name"]]
     funnel.take_present(root)
     funnel.draw(cohort)
-    extras = ["view", "sex", "age_band", "split", *map(finding_column, FINDINGS)]
+    extras = [*data.taken_attributes, "split", *map(finding_column, FINDINGS)]
     return funnel.manifest(root, key, data, cohort.finding, extras)
 
 

@@ -21,8 +21,8 @@ def build(data: Data, key: bytes) -> Manifest:
     """Read the table in its own order. Image paths are relative to the table's folder.
 
     Identifiers and labels are text, never numbers: patient 0012 stays 0012, and blanks at either end are dropped. A
-    blank patient or study is unknown. Of further columns, which may name people, only `data.keep_columns` go along:
-    CSV's as text, Parquet's numbers as numbers.
+    blank patient or study is unknown. Of further columns, which may name people, only `data.keep_columns` go along,
+    and `data.attributes`, CSV's as text, Parquet's numbers as numbers.
 
     Raises:
         ManifestError: the table cannot be read, lacks a column, or holds blank labels or paths, paths that leave its
@@ -37,6 +37,7 @@ def build(data: Data, key: bytes) -> Manifest:
     _refuse_identifying(data)
     files = [_paths(_text(table, column), column) for column in (*columns, *masks)]
     at = _slices(table, data)
+    attributes = [name for name in data.taken_attributes if name in table.column_names]
     root = path.parent.resolve()
     rows = Rows(
         images=_identities(files[: len(columns)], at),
@@ -44,7 +45,7 @@ def build(data: Data, key: bytes) -> Manifest:
         paths=_places(root, files, at, data),
         patients=_optional(table, data.patient_column),
         studies=_optional(table, data.study_column),
-        extras={name: _extra(table[name]) for name in data.kept_columns},
+        extras={name: _extra(table[name]) for name in dict.fromkeys((*data.kept_columns, *attributes))},
         findings={name: _stated(table, name) for name in data.label_columns},
     )
     return to_manifest(rows, key, data)
@@ -146,7 +147,7 @@ def _refuse_identifying(data: Data) -> None:
     taken = {data.image_column, *data.image_columns, data.patient_column, data.study_column, *RESERVED}
     if data.structures:
         taken.add(data.mask_column)
-    taken = (taken | set(label_columns(data.label_columns))) & set(data.kept_columns)
+    taken = (taken | set(label_columns(data.label_columns))) & {*data.kept_columns, *data.taken_attributes}
     if taken:
         raise ManifestError(f"data.keep_columns holds {sorted(taken)}, which cxrtl keeps as hashes or uses: rename")
 
