@@ -13,6 +13,7 @@ CxrtlError                  anything below; the command line prints its message 
 ├── RunError                the run folder
 │   ├── ChangedError        the experiment, its data or its weights changed under the same run name
 │   ├── LockedError         another process is writing to the run folder
+│   ├── SupersededError     another try of a trial has taken its folder over
 │   └── DamagedError        a file of the run is missing or does not match its recorded hash
 ├── PlanError               the run cannot start on this machine or cluster
 ├── TrialError              a fold failed in a way that another try cannot mend
@@ -76,6 +77,10 @@ class ChangedError(RunError):
 
 class LockedError(RunError):
     """Another process is writing to the run folder."""
+
+
+class SupersededError(RunError):
+    """Another try of the trial has taken its folder over; this one may write nothing more."""
 
 
 class DamagedError(RunError):

@@ -32,6 +32,7 @@ from cxrtl.predictions import Predictions
 from cxrtl.records import FoldResult, Task, Trial
 
 LOCK_TRIES = 10
+guards: dict[Path, Callable[[], None]] = {}  # by folder: called before a file appears there; raises to keep it out
 
 
 def sha256_file(path: Path) -> str:
@@ -54,6 +55,8 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
         write(part)
         with part.open("rb") as file:
             os.fsync(file.fileno())
+        if guard := guards.get(path.parent):
+            guard()
         part.replace(path)
     except BaseException as error:
         part.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ import ray.train
 import ray.train.torch
 import torch
 from ray import tune
+from ray.exceptions import RayError, RayTaskError
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 
@@ -28,12 +29,13 @@ from cxrtl import rundir
 from cxrtl.config import Recipe
 from cxrtl.data import feed
 from cxrtl.data.flat import Flat
-from cxrtl.errors import CxrtlError
+from cxrtl.errors import CxrtlError, SupersededError
 from cxrtl.learn import augment, devices, features, loop, memory, objective, state, transfer
 from cxrtl.learn.precision import Precision
 from cxrtl.learn.weights import Weights
 from cxrtl.orchestrate import frozen
 from cxrtl.orchestrate.board import Board
+from cxrtl.orchestrate.claim import Claim
 from cxrtl.orchestrate.probe import Share
 from cxrtl.orchestrate.writer import Writer
 from cxrtl.predictions import Predictions
@@ -65,16 +67,24 @@ class Job:
 
 
 def fold_trial(config: dict[str, Any], images: ray.data.Dataset, job: Job) -> None:
-    """The Tune trainable. A fault that another try cannot mend is reported, not raised: Tune would try it again."""
-    trials = [job.trials[name] for name in config["trials"]]
+    """The Tune trainable. A fault that another try cannot mend is reported, not raised: Tune would try it again.
+
+    What an earlier try finished, whose process was lost before Tune heard of it, is not done again.
+    """
+    named = [job.trials[name] for name in config["trials"]]
+    trials = [trial for trial in named if job.run.result(trial, job.hashes[trial.arm]) is None]
     try:
-        TorchTrainer(
-            fold_loop,
-            train_loop_config={"job": job, "trials": trials},
-            scaling_config=ScalingConfig(num_workers=0, use_gpu=job.share.gpus > 0),
-            datasets={"images": images},  # blocks are shared, not copied
-        ).fit()
+        if trials:
+            TorchTrainer(
+                fold_loop,
+                train_loop_config={"job": job, "trials": trials},
+                scaling_config=ScalingConfig(num_workers=0, use_gpu=job.share.gpus > 0),
+                datasets={"images": images},  # blocks are shared, not copied
+            ).fit()
     except Exception as error:
+        lost = isinstance(error, (SupersededError, RayError)) and not isinstance(error, RayTaskError)
+        if lost:  # the folder to a later try, or images with their node: no fault of the trial's own
+            raise
         tune.report({"broken": describe(error, job.run.trial(trials[0]) / "error.txt")})
     else:
         tune.report({"broken": ""})
@@ -123,6 +133,7 @@ class FoldRun:
         self.setting = loop.Setting(budgets, recipe.augment, job.seed, trial.fold, classes, precision, device, task)
         self.folder = job.run.trial(trial)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.claim = Claim.take(self.folder)
         start, channels = job.weights[trial.arm], job.prepared.channels
         self.model = transfer.make_model(recipe.train, start, classes, job.seed, trial.fold, device, task, channels)
         tested = job.tested(trial)
@@ -272,3 +283,4 @@ class FoldRun:
         state.clear(self.folder)
         for name in ("progress.json", "error.txt"):
             (self.folder / name).unlink(missing_ok=True)
+        self.claim.release()
