@@ -127,7 +127,7 @@ def images(path: Path, sees: Mapping[str, bool]) -> Check:
 def clock(offsets: Mapping[str, tuple[float, float]]) -> Check:
     """`offsets`: by node its clock minus the driver's and the uncertainty of that, seconds."""
     worst = sorted(offsets.items(), key=lambda item: -abs(item[1][0]))
-    text = _some([f"{where} {found:+.3f} s ± {about:.3f} s" for where, (found, about) in worst], "; ")
+    text = _some([f"{where} {found * 1e3:+.1f} ms ± {about * 1e3:.1f} ms" for where, (found, about) in worst], "; ")
     far = any(abs(found) - about > SKEW for found, about in offsets.values())
     return Check("clocks", "warn" if far else "ok", text, "run NTP or chrony on every node" if far else "")
 
