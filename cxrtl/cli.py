@@ -62,7 +62,7 @@ def plan(
     verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:
-    """Say what `run` would do: folds at once, estimated time, disk. Trains only the few steps it times."""
+    """Say what `run` would do: where, how many folds at once, hours, cost, disk. Trains only the few steps it times."""
     _study(experiment, home, set_, address, download, verbose, as_json, plan_only=True)
 
 
@@ -77,7 +77,7 @@ def _study(
     *,
     plan_only: bool,
 ) -> None:
-    screen = Screen(as_json)
+    screen = Screen(as_json, detailed=plan_only)
     with manners(screen):
         checked = config.load(experiment, overrides or ())
         from cxrtl.orchestrate import study  # torch and Ray: seconds to import, so not before the file is checked
@@ -214,7 +214,7 @@ def compare(
         screen.written(page.write_comparison(found, out or loaded.run.path(f"compare-{second.absolute().stem}")))
 
 
-for verb in (verbs.predict, verbs.evaluate, verbs.explain, verbs.export, verbs.bench):
+for verb in (verbs.predict, verbs.evaluate, verbs.explain, verbs.export, verbs.doctor, verbs.bench):
     app.command()(verb)
 
 

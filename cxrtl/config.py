@@ -50,6 +50,10 @@ class Resources(Table):
         description="where pixels are while folds train: `memory`, or on disk, read ahead of each batch (`stream`); "
         "`auto`: memory, unless the copies that a node's processes hold exceed half of it",
     )
+    cost_per_node_hour: float | None = Field(
+        None, gt=0, description="price of a node, `currency` an hour; without it `cxrtl plan` shows no cost"
+    )
+    currency: str = Field("USD", min_length=1, max_length=8, description="of `cost_per_node_hour`")
     features_gib: float = Field(
         4,
         ge=0,

@@ -6,6 +6,9 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, get_args
@@ -17,7 +20,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from cxrtl import drawing
+from cxrtl.drawing import duration
 from cxrtl.errors import CxrtlError
+from cxrtl.orchestrate.checks import Check
 from cxrtl.records import Plan, Prepared
 from cxrtl.report import status as reader
 from cxrtl.report.status import State, Status, TrialStatus
@@ -27,13 +33,14 @@ REFRESH = 1.0  # seconds
 
 
 class Screen:
-    """Shows a study: live on a terminal, a line a milestone elsewhere, an object a line with `as_json`.
+    """Shows a study: live on a terminal, a line a milestone elsewhere, an object a line with `as_json`; its plan node
+    by node if `detailed`.
 
     While trials run, a thread reads the run's folder, as `cxrtl status` does: the display needs nothing from Ray.
     """
 
-    def __init__(self, as_json: bool = False) -> None:
-        self.as_json = as_json
+    def __init__(self, as_json: bool = False, detailed: bool = False) -> None:
+        self.as_json, self.detailed = as_json, detailed
         self.out, self.err = Console(highlight=False), Console(stderr=True, highlight=False)
         self.live: Live | None = None
         self.watching: threading.Thread | None = None
@@ -63,26 +70,17 @@ class Screen:
         self._tenth("predicted", done, total)
 
     def planned(self, run: RunDir, plan: Plan) -> None:
-        record = {
-            "run": str(run.root),
-            "trials": len(plan.trials),
-            "done": len(plan.done),
-            "concurrent": plan.concurrent,
-            "waves": plan.waves,
-            "device": plan.device,
-            "precision": plan.precision,
-            "estimated_seconds": round(plan.estimated_seconds),
-            "disk_needed_bytes": plan.disk_needed,
-            "steps_seconds": {arm.arm: round(arm.step_seconds, 4) for arm in plan.estimates},
-        }
-        gpus = f", {plan.gpus_per_fold:g} GPU" if plan.gpus_per_fold else ""
-        text = (
-            f"[bold]{escape(run.name)}[/bold]: {len(plan.todo)} of {len(plan.trials)} trials to train, "
-            f"{plan.concurrent} at once in {plan.waves} wave(s), each on {plan.cpus_per_fold} CPU{gpus} in "
-            f"{plan.precision}; about {duration(plan.estimated_seconds)} of training, "
-            f"{plan.disk_needed / 1e6:,.0f} MB on disk"
-        )
-        self._say({"plan": record}, text)
+        self._say({"plan": drawing.plan_record(run, plan)}, drawing.plan_line(run, plan))
+        if self.detailed and not self.as_json:
+            for part in drawing.plan_tables(plan):
+                self.out.print(part)
+
+    def examined(self, checks: Sequence[Check]) -> None:
+        """What `cxrtl doctor` found."""
+        if self.as_json:
+            print(json.dumps({"checks": [asdict(check) for check in checks]}), flush=True)
+        else:
+            self.out.print(drawing.doctor_table(checks))
 
     def training(self, run: RunDir) -> None:
         self.started = time.time()
@@ -92,7 +90,7 @@ class Screen:
         if self.out.is_terminal and not self.as_json:
             self.live = Live(self._picture(first), console=self.out, auto_refresh=False)
             self.live.start()
-        self.watching = threading.Thread(target=self._watch, args=(run,), daemon=True)
+        self.watching = threading.Thread(target=self._watch, args=(run, first), daemon=True)
         self.watching.start()
 
     # results
@@ -207,37 +205,36 @@ class Screen:
             self.live.stop()
             self.live = None
 
-    def _watch(self, run: RunDir) -> None:
+    def _watch(self, run: RunDir, found: Status) -> None:
         while True:
             last = self.stop.wait(REFRESH)
-            try:
-                found = reader.read(run)
-            except (CxrtlError, OSError):  # a file caught between two writes: the next look will do
-                found = None
-            if found and self.live:
-                self.live.update(self._picture(found), refresh=True)
-            elif found:
-                self._milestones(found)
+            with suppress(CxrtlError, OSError):  # a file caught between two writes: the next look will do
+                found = reader.read(run, found)
+                if self.live:
+                    self.live.update(self._picture(found), refresh=True)
+                else:
+                    self._milestones(found)
             if last:
                 return
 
     def _milestones(self, found: Status) -> None:
+        reached, of = sum(t.reached for t in found.trials), sum(len(t.budgets) for t in found.trials)
+        eta = self._eta(found)
         for trial in found.trials:
             for budget in trial.budgets[: trial.reached]:
                 if (trial.name, budget) in self.shown:
                     continue
                 self.shown.add((trial.name, budget))
-                reached, of = sum(t.reached for t in found.trials), sum(len(t.budgets) for t in found.trials)
                 record = {
                     "milestone": trial.name,
                     "iterations": budget,
                     "images_per_second": round(trial.images_per_second, 1),
                     "reached": reached,
                     "of": of,
-                    "eta_seconds": self._eta(found),
+                    "eta_seconds": eta,
                 }
                 line = f"{escape(trial.name)} at {budget} iterations, {trial.images_per_second:.0f} img/s"
-                self._say(record, f"{line}; {reached} of {of} milestones, eta {duration(self._eta(found))}")
+                self._say(record, f"{line}; {reached} of {of} milestones, eta {duration(eta)}")
 
     def _eta(self, found: Status) -> int | None:
         total = sum(trial.budgets[-1] for trial in found.trials)
@@ -277,12 +274,3 @@ def _cells(trial: TrialStatus) -> tuple[str, ...]:
         f"{trial.images_per_second:.1f}" if seen else "",
         duration(trial.train_seconds) if seen else "",
     )
-
-
-def duration(seconds: float | None) -> str:
-    """`90` → `1:30`; `?` where unknown."""
-    if seconds is None:
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

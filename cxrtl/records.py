@@ -224,18 +224,37 @@ class FoldResult:
 
 @dataclass(frozen=True)
 class ArmEstimate:
-    """What the timed steps say of one arm: seconds a step, weights in bytes, seconds of training a fold."""
+    """What the timed steps say of one arm: seconds a step, weights in bytes, seconds of training a fold and of all
+    `trials` to do, one after another; `cost` is the arm's part of the plan's."""
 
     arm: str
     step_seconds: float
     weight_bytes: int
     fold_seconds: float
+    trials: int
+    seconds: float
+    cost: float | None
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """A node, its memory in bytes, and the processes that it will hold; where not every slot of the cluster is needed,
+    Ray may choose other nodes."""
+
+    name: str
+    cpus: float
+    gpus: float
+    memory: float
+    processes: int
 
 
 @dataclass(frozen=True)
 class Plan:
     """What will run where. `concurrent` folds train at once, in `waves`, `folds_per_process` of them in each
-    process; times in seconds, sizes in bytes."""
+    process; times in seconds, sizes in bytes. As measured, a process takes `process_bytes` of its node's memory beside
+    images, a fold `gpu_bytes_per_fold` of its GPU's `gpu_bytes`. `streams`: images stay on disk. `estimated_seconds` is
+    when the last fold ends; `cost` that of the nodes that hold processes, in `currency`, None where no price is known.
+    """
 
     trials: tuple[Trial, ...]
     done: tuple[str, ...]  # names of the trials that the ledger holds
@@ -244,15 +263,32 @@ class Plan:
     cpus_per_fold: int
     gpus_per_fold: float
     folds_per_process: int
+    nodes: tuple[NodePlan, ...]
     cluster_cpus: float
     cluster_gpus: float
+    process_bytes: int
+    gpu_bytes_per_fold: int
+    gpu_bytes: int
+    streams: bool
     device: str
     precision: str
     estimates: tuple[ArmEstimate, ...]
     estimated_seconds: float
+    cost: float | None
+    currency: str
     disk_needed: int
     disk_free: int
 
     @property
     def todo(self) -> tuple[Trial, ...]:
-        return tuple(trial for trial in self.trials if trial.name not in self.done)
+        done = frozenset(self.done)
+        return tuple(trial for trial in self.trials if trial.name not in done)
+
+    @property
+    def processes(self) -> int:
+        return -(-self.concurrent // self.folds_per_process)
+
+    @property
+    def cpus_free(self) -> float:
+        """CPUs that no fold holds: for reading, drawing and saving, and for Ray itself."""
+        return self.cluster_cpus - self.processes * self.cpus_per_fold

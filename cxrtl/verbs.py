@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from cxrtl import config
 from cxrtl.console import Screen
 from cxrtl.errors import ConfigError
 from cxrtl.options import Address, Folder, Home, Json, Set, Verbose, data_of, home_folder, manners, run_folder
@@ -142,6 +143,28 @@ def explain(
         screen.stage(f"explaining arm {trained.recipe.name} after {trained.iterations} iterations")
         explaining.explain(trained, prepared, masks)
         screen.written(page.write_report(run))
+
+
+def doctor(
+    experiment: Annotated[
+        Path | None, typer.Argument(metavar="EXPERIMENT.toml", help="Also look for its images and weights.")
+    ] = None,
+    home: Home = None,
+    set_: Set = None,
+    address: Address = None,
+    verbose: Verbose = False,
+    as_json: Json = False,
+) -> None:
+    """Look at this machine and every node of the cluster: versions, storage, weights, clocks, open doors."""
+    screen = Screen(as_json)
+    with manners(screen):
+        checked = config.load(experiment, set_ or []) if experiment else None
+        from cxrtl.orchestrate import doctor as examining
+
+        found = examining.examine(checked, home_folder(home), address, verbose)
+        screen.examined(found)
+        if any(check.state == "fail" for check in found):
+            raise typer.Exit(1)
 
 
 def bench(

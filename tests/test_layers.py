@@ -22,6 +22,7 @@ LAYERS = [
     ("data.prepare", "data.feed", "orchestrate"),
     ("report",),
     ("use", "bench"),
+    ("drawing",),
     ("console",),
     ("options",),
     ("verbs", "weights_cli"),

@@ -8,6 +8,7 @@ no difference to a head; a head that trains in bf16 takes them rounded to it.
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from cxrtl import rundir
-from cxrtl.config import Augment, Train
+from cxrtl.config import Augment, Recipe, Train
 from cxrtl.errors import DamagedError
 from cxrtl.learn import backbones, freeze
 from cxrtl.learn.augment import Normalise, resample
 from cxrtl.learn.precision import Precision
-from cxrtl.records import Task
+from cxrtl.records import Prepared, Task
 
 VERSION = 1  # of the folder and of what is computed
 CHUNK = 100  # images at once
@@ -72,6 +73,12 @@ def shape(train: Train, size: int) -> tuple[int, ...] | None:
     freeze.train_mode(body)
     device = next(model.parameters()).device
     return tuple(body(torch.empty((1, 3, size, size), device=device)).shape[1:])
+
+
+def size(recipe: Recipe, prepared: Prepared) -> int:
+    """Bytes of all images' features, plain and in every view; 0 where the frozen part cannot be cut off."""
+    found, views = shape(recipe.train, prepared.image_size), view_count(recipe.train, recipe.augment)
+    return 0 if found is None else 4 * math.prod(found) * (views + 1) * prepared.images
 
 
 class Uncached(nn.Module):

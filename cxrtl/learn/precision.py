@@ -11,16 +11,21 @@ import torch
 Precision = Literal["bf16", "fp32"]
 
 
+def features() -> frozenset[str]:
+    """Of what a processor can multiply bf16 matrices with, what this one has: AVX512-BF16, AMX, or ARM's."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        return frozenset()
+    flags = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "").split()
+    return frozenset({"avx512_bf16", "amx_bf16", "bf16"}.intersection(flags))
+
+
 def native_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bf16 matrices in hardware."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:  # not Linux
-        return False
-    flags = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "").split()
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+    return bool(features())
 
 
 def choose(requested: Literal["auto", "bf16", "fp32"], device: torch.device) -> Precision:

@@ -19,16 +19,20 @@ ANSWER_WITHIN = 10.0  # seconds
 
 @dataclass(frozen=True)
 class Node:
-    """What one machine offers to trials."""
+    """What one machine offers to trials. `name`: its address, and `id` in Ray."""
 
     cpus: float
     gpus: float
     memory: float = 0.0  # bytes, those of Ray's object store included
+    name: str = ""
+    id: str = ""
 
     def slots(self, cpus: float, gpus: float) -> int:
-        """Trials that fit at once."""
+        """Trials that fit at once. One that takes a fraction of a GPU has all of it on one."""
         by_cpu = int(self.cpus / cpus + 1e-9)
-        return min(by_cpu, int(self.gpus / gpus + 1e-9)) if gpus else by_cpu
+        if not gpus:
+            return by_cpu
+        return min(by_cpu, int(self.gpus) * int(1 / gpus + 1e-9) if gpus < 1 else int(self.gpus / gpus + 1e-9))
 
 
 @contextmanager
@@ -83,9 +87,11 @@ def _require_answer(address: str) -> None:
 
 
 def nodes() -> list[Node]:
-    alive = (node["Resources"] for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
+    """The nodes that are alive."""
+    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     names = ("CPU", "GPU", "memory", "object_store_memory")
-    return [
-        Node(cpus, gpus, heap + store)
-        for cpus, gpus, heap, store in ([found.get(name, 0.0) for name in names] for found in alive)
-    ]
+    out = []
+    for found in alive:
+        cpus, gpus, heap, store = (found["Resources"].get(name, 0.0) for name in names)
+        out.append(Node(cpus, gpus, heap + store, found["NodeManagerAddress"], found["NodeID"]))
+    return out

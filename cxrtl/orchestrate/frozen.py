@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,19 +50,13 @@ def kept(experiment: Experiment, starts: Starts, prepared: Prepared) -> dict[str
     that ends where no single tensor goes on; a segmentation's, whose decoder needs more of them than the last; more
     bytes than `resources.features_gib`.
     """
-    found = {}
+    found, most = {}, experiment.resources.features_gib * 2**30
     for recipe in experiment.recipes:
         views = features.view_count(recipe.train, recipe.augment)
         if freeze.frozen(recipe.train):
             one = bool(views and starts[recipe.name]) and prepared.task != "segmentation"
-            found[recipe.name] = one and _fits(recipe, views, experiment, prepared)
+            found[recipe.name] = one and 0 < features.size(recipe, prepared) <= most
     return found
-
-
-def _fits(recipe: Recipe, views: int, experiment: Experiment, prepared: Prepared) -> bool:
-    shape = features.shape(recipe.train, prepared.image_size)
-    most = experiment.resources.features_gib * 2**30
-    return shape is not None and 4 * math.prod(shape) * (views + 1) * prepared.images <= most
 
 
 def specs(

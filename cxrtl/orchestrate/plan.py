@@ -1,26 +1,29 @@
-"""What will run where, for how long and on how much disk; refused here if it cannot start."""
+"""What will run where, for how long, at what cost and on how much disk; refused here if it cannot start (`room`)."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
+import heapq
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cxrtl.config import Experiment, Recipe, Resources, Train
+from cxrtl.data import flat
 from cxrtl.errors import PlanError
+from cxrtl.orchestrate import room
 from cxrtl.orchestrate.cluster import Node
 from cxrtl.orchestrate.probe import Probe, Prober, Share
-from cxrtl.records import ArmEstimate, Plan, Trial
+from cxrtl.records import ArmEstimate, NodePlan, Plan, Prepared, Trial
 
 CPUS_BESIDE_GPU = 4  # what reads, draws and saves beside a GPU has use for
-_STATE_COPIES = 3  # a saved state: parameters and momentum (AdamW: two moments)
 
 
 def trials(experiment: Experiment, k: int) -> tuple[Trial, ...]:
     """Every unit of work. Budgets share one run where they are points on the way to the last: a constant rate."""
     out = []
+    recipes = experiment.recipes
     for fold in range(k):
-        for recipe in experiment.recipes:
+        for recipe in recipes:
             budgets, folder = recipe.train.budgets, f"{recipe.name}/fold{fold}"
             if shares_budgets(recipe.train):
                 out.append(Trial(recipe.name, fold, budgets, folder))
@@ -40,30 +43,9 @@ def gpus_per_fold(resources: Resources, nodes: Sequence[Node]) -> float:
     return resources.gpus_per_fold
 
 
-def slots(share: Share, nodes: Sequence[Node]) -> int:
-    """Processes of this share that fit on the cluster at once.
-
-    Raises:
-        PlanError: none does; names the smallest change that would let one start.
-    """
-    fit = sum(node.slots(share.cpus, share.gpus) for node in nodes)
-    if not fit:
-        most_cpus, most_gpus = max((n.cpus for n in nodes), default=0), max((n.gpus for n in nodes), default=0)
-        change = (
-            f"set resources.cpus_per_fold to {int(most_cpus)} or less"
-            if share.cpus > most_cpus
-            else f"set resources.gpus_per_fold to {most_gpus:g} or less"
-        )
-        raise PlanError(
-            f"no node can hold one fold: it asks for {share.cpus} CPUs and {share.gpus:g} GPUs, the largest node has "
-            f"{most_cpus:g} CPUs and {most_gpus:g} GPUs. Smallest change: {change}."
-        )
-    return fit
-
-
 def at_once(share: Share, nodes: Sequence[Node], todo: int, limit: int) -> int:
     """Folds that train at once: as many as fit, are to do, and `limit` (0: no limit) allows; one at least."""
-    most = slots(share, nodes) * share.folds
+    most = room.slots(share, nodes) * share.folds
     return max(1, min(most, todo, limit or most))
 
 
@@ -91,20 +73,19 @@ def shares(resources: Resources, nodes: Sequence[Node], todo: int, threads: int 
     return open_[max(len(enough) - 1, 0) :]
 
 
-def streams(
-    experiment: Experiment, nodes: Sequence[Node], share: Share, folds: int, probes: dict[str, Probe], size: int
-) -> bool:
-    """Whether a set of `size` bytes is read from disk as it is used, `folds` training at once.
+def packs(todo: Sequence[Trial], step_seconds: Mapping[str, float], folds: int) -> list[tuple[Trial, ...]]:
+    """What each process trains side by side, in the order in which they start: the longest first, so that at the end
+    only short ones are waited for. `step_seconds`: by arm."""
+    order = sorted(todo, key=lambda trial: -trial.budgets[-1] * step_seconds[trial.arm])
+    return [tuple(order[first : first + folds]) for first in range(0, len(order), folds)]
 
-    `auto`: where the copies that a node's folds hold, and the object store's, take more than half of its memory, or
-    those on a GPU more than half of the GPU's.
-    """
-    if experiment.resources.images != "auto":
-        return experiment.resources.images == "stream"
-    fit = [(node, min(node.slots(share.cpus, share.gpus) * share.folds, folds)) for node in nodes]
-    gpu = min(probe.gpu_memory for probe in probes.values()) / 2
-    on_gpu = size * share.folds / min(share.gpus, 1) if share.gpus else 0
-    return on_gpu > gpu or any(size * (here + 1) > node.memory / 2 for node, here in fit if here)
+
+def makespan(seconds: Sequence[float], slots: int) -> float:
+    """When the last of these ends, each started in its turn on the slot that frees first."""
+    free = [0.0] * max(1, min(slots, len(seconds)))
+    for each in seconds:
+        heapq.heapreplace(free, free[0] + each)
+    return max(free)
 
 
 def make(
@@ -113,28 +94,29 @@ def make(
     done: Sequence[str],
     nodes: Sequence[Node],
     share: Share,
-    probes: dict[str, Probe],
+    probes: Mapping[str, Probe],
     run: Path,
+    prepared: Prepared,
 ) -> Plan:
     """Put the probes' figures together.
 
     Raises:
-        PlanError: no fold can start, or the run folder's disk has too little room.
+        PlanError: no fold can start, or GPUs, memory or disk have too little room.
     """
-    todo = [trial for trial in all_trials if trial.name not in done]
-    concurrent = at_once(share, nodes, len(todo), experiment.resources.max_concurrent)
-    steps = {name: sum(t.budgets[-1] for t in todo if t.arm == name) for name in probes}
-    estimates = tuple(
-        ArmEstimate(name, p.step_seconds, p.weight_bytes, p.step_seconds * steps[name] / _count(todo, name))
-        for name, p in probes.items()
-    )
-    needed = sum(probes[t.arm].weight_bytes * (len(t.budgets) + _STATE_COPIES) for t in todo)
-    free = shutil.disk_usage(run).free
-    if needed > free:
-        raise PlanError(
-            f"the run needs {needed / 1e9:.1f} GB for weights and states, {run} has {free / 1e9:.1f} GB free: "
-            "make room, choose another --home, or take fewer budgets or folds"
-        )
+    finished, resources, size = frozenset(done), experiment.resources, flat.size(prepared)
+    todo = [trial for trial in all_trials if trial.name not in finished]
+    concurrent = at_once(share, nodes, len(todo), resources.max_concurrent)
+    processes = -(-concurrent // share.folds)
+    streamed = room.streams(experiment, nodes, share, concurrent, probes, size)
+    gpu = room.require_gpu(share, probes, 0 if streamed else size)
+    memory = room.require_memory(nodes, share, concurrent, probes, size, streamed)
+    needed, free = room.require_disk(todo, probes, run, prepared, streamed)
+    step = {name: probe.step_seconds for name, probe in probes.items()}
+    each = [max(t.budgets[-1] * step[t.arm] for t in pack) for pack in packs(todo, step, share.folds)]
+    seconds = makespan(each, processes)
+    held = room.spread(share, nodes, processes)
+    price = resources.cost_per_node_hour
+    cost = price * sum(map(bool, held)) * seconds / 3600 if price else None
     first = next(iter(probes.values()))
     return Plan(
         trials=all_trials,
@@ -144,19 +126,43 @@ def make(
         cpus_per_fold=share.cpus,
         gpus_per_fold=share.gpus,
         folds_per_process=share.folds,
+        nodes=tuple(NodePlan(n.name, n.cpus, n.gpus, n.memory, here) for n, here in zip(nodes, held, strict=True)),
         cluster_cpus=sum(node.cpus for node in nodes),
         cluster_gpus=sum(node.gpus for node in nodes),
+        process_bytes=memory,
+        gpu_bytes_per_fold=gpu,
+        gpu_bytes=first.gpu_memory if share.gpus else 0,
+        streams=streamed,
         device=first.device,
         precision=first.precision,
-        estimates=estimates,
-        estimated_seconds=sum(p.step_seconds * steps[name] for name, p in probes.items()) / concurrent,
+        estimates=_estimates(todo, probes, cost),
+        estimated_seconds=seconds,
+        cost=cost,
+        currency=resources.currency if price else "",
         disk_needed=needed,
         disk_free=free,
     )
 
 
-def _count(todo: Sequence[Trial], arm: str) -> int:
-    return sum(trial.arm == arm for trial in todo)
+def _estimates(todo: Sequence[Trial], probes: Mapping[str, Probe], cost: float | None) -> tuple[ArmEstimate, ...]:
+    """By arm; each bears its part of the cost by the time its folds train."""
+    count, steps = Counter(trial.arm for trial in todo), Counter[str]()
+    for trial in todo:
+        steps[trial.arm] += trial.budgets[-1]
+    seconds = {name: probe.step_seconds * steps[name] for name, probe in probes.items()}
+    total = sum(seconds.values())
+    return tuple(
+        ArmEstimate(
+            arm=name,
+            step_seconds=probe.step_seconds,
+            weight_bytes=probe.weight_bytes,
+            fold_seconds=seconds[name] / count[name],
+            trials=count[name],
+            seconds=seconds[name],
+            cost=None if cost is None else cost * seconds[name] / total,
+        )
+        for name, probe in probes.items()
+    )
 
 
 def lay_out(
@@ -174,13 +180,24 @@ def lay_out(
     Raises:
         PlanError: no fold can start anywhere; TrialError: a step fails.
     """
-    resources = experiment.resources
+    resources, size = experiment.resources, flat.size(prober.prepared)
+    if threads and resources.cpus_per_fold == "auto" and threads > max((node.cpus for node in nodes), default=0):
+        raise PlanError(
+            f"the run was begun with {threads} CPUs a fold, on which its last bits depend, and no node has as many. "
+            "Smallest change: go on where one has, or give the experiment another name."
+        )
     open_ = [
         (share, at_once(share, nodes, len(todo), resources.max_concurrent))
         for share in shares(resources, nodes, len(todo), threads)
     ]
-    largest = max(recipes, key=lambda r: _count(todo, r.name) * r.train.budgets[-1] * r.train.batch_size)
-    share, first = prober.fastest(largest, open_, len(todo))
+    count = Counter(trial.arm for trial in todo)
+    largest = max(recipes, key=lambda r: count[r.name] * r.train.budgets[-1] * r.train.batch_size)
+
+    def fits(share: Share, folds: int, probe: Probe) -> bool:
+        streamed = room.streams(experiment, nodes, share, folds, {largest.name: probe}, size)
+        return room.fits_gpu(share, probe, 0 if streamed else size)
+
+    share, first = prober.fastest(largest, open_, len(todo), fits)
     processes = -(-at_once(share, nodes, len(todo), resources.max_concurrent) // share.folds)
     return share, {
         recipe.name: first if recipe is largest else prober.time(recipe, share, processes) for recipe in recipes

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -35,14 +36,21 @@ class Share:
 
 @dataclass(frozen=True)
 class Probe:
-    """What an arm's steps showed under a share, with the machine as full as it will be. `step_seconds`: of one fold."""
+    """What an arm's steps showed under a share, with the machine as full as it will be. `step_seconds`: of one fold.
+
+    `gpu_used` and `memory` are the most that the process, with all its folds, took of its GPU and its node; `features`
+    what each fold keeps on its device of frozen layers' features, in place of images. Sizes in bytes.
+    """
 
     device: str
     gpu: str
     precision: Precision
     step_seconds: float
     weight_bytes: int
-    gpu_memory: int = 0  # bytes
+    gpu_memory: int = 0
+    gpu_used: int = 0
+    memory: int = 0
+    features: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,14 +86,26 @@ class Prober:
             ) from None
         return max(found, key=lambda probe: probe.step_seconds)
 
-    def fastest(self, recipe: Recipe, open_: Sequence[tuple[Share, int]], todo: int) -> tuple[Share, Probe]:
+    def fastest(
+        self,
+        recipe: Recipe,
+        open_: Sequence[tuple[Share, int]],
+        todo: int,
+        fits: Callable[[Share, int, Probe], bool],
+    ) -> tuple[Share, Probe]:
         """Of shares, each with the folds it trains at once on the whole cluster, the one that ends `todo` soonest.
 
         They are tried from the first on, and the first that the next does not beat is taken: of two that differ by
-        less than timing can tell, the one of fewer threads, or fewer folds to a process.
+        less than timing can tell, the one of fewer threads, or fewer folds to a process. More folds to a process are
+        not tried where what fewer took of a GPU says that they would not fit: `fits(share, folds at once, probe)`.
         """
         best: tuple[float, Share, Probe] | None = None
         for share, at_once in open_:
+            if best:
+                _, last, seen = best
+                expected = replace(seen, gpu_used=seen.gpu_used * share.folds // last.folds)
+                if not fits(share, at_once, expected):
+                    break
             found = self.time(recipe, share, -(-at_once // share.folds))
             seconds = -(-todo // at_once) * found.step_seconds
             if best and seconds > best[0] * _FEWER_UNLESS:
@@ -102,6 +122,9 @@ def probe_arm(
     settle(share.cpus)
     memory.keep_freed_memory()
     device = torch.device("cuda" if share.gpus and torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":  # this process may have timed another layout before
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
     classes, task = len(prepared.classes), prepared.task
     model = transfer.make_model(recipe.train, start, classes, 0, 0, device, task, prepared.channels)
     found: Precision = precision or choose(recipe.train.precision, device)
@@ -111,8 +134,17 @@ def probe_arm(
         if plain * _FORMATS_DIFFER < seconds:
             found, seconds = "fp32", plain
     gpu = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
-    bytes_ = len(state.Snapshot(model).weights())
-    return Probe(device.type, gpu.name if gpu else "", found, seconds, bytes_, gpu.total_memory if gpu else 0)
+    return Probe(
+        device=device.type,
+        gpu=gpu.name if gpu else "",
+        precision=found,
+        step_seconds=seconds,
+        weight_bytes=len(state.Snapshot(model).weights()),
+        gpu_memory=gpu.total_memory if gpu else 0,
+        gpu_used=torch.cuda.max_memory_reserved(device) if gpu else 0,
+        memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        features=features.size(recipe, prepared) if kept else 0,
+    )
 
 
 def _may_be_slow(model: nn.Module, device: torch.device) -> bool:

@@ -196,13 +196,14 @@ def _go_on(folder: RunDir, todo: _Todo, saved: dict[str, Any] | None, session: S
     experiment, options = todo.experiment, session.options
     nodes = session.ray()
     watcher.stage("timing a few steps")
-    left = [trial for trial in todo.trials if trial.name not in todo.done]
+    done = frozenset(todo.done)
+    left = [trial for trial in todo.trials if trial.name not in done]
     open_arms = {trial.arm for trial in left}
     recipes = [recipe for recipe in experiment.recipes if recipe.name in open_arms]
     begun = saved or {"precision_by_arm": {}, "threads": 0}
     prober = Prober(todo.starts, todo.prepared, begun["precision_by_arm"], todo.kept)
     share, probes = plan.lay_out(experiment, recipes, left, nodes, prober, begun["threads"])
-    drawn = plan.make(experiment, todo.trials, todo.done, nodes, share, probes, folder.root)
+    drawn = plan.make(experiment, todo.trials, todo.done, nodes, share, probes, folder.root, todo.prepared)
     watcher.planned(folder, drawn)
     if options.plan_only:
         return
@@ -220,11 +221,10 @@ def _go_on(folder: RunDir, todo: _Todo, saved: dict[str, Any] | None, session: S
     machine = ledger.Machine(drawn.device, precision, share.cpus)
     bank = frozen.bank(options.home, experiment.seed, frozen_arms, todo.starts, todo.prepared, machine, share)
     session.features_seconds = time.time() - began
-    streams = plan.streams(experiment, nodes, share, drawn.concurrent, probes, flat.size(todo.prepared))
-    if streams:
+    if drawn.streams:
         watcher.stage("writing pixels to stream")
-    file = flat.make(todo.prepared) if streams else None
-    images = feed.images(todo.prepared, streamed=streams)
+    file = flat.make(todo.prepared) if drawn.streams else None
+    images = feed.images(todo.prepared, streamed=drawn.streams)
     job = Job(
         run=folder,
         hashes=hashes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray.data
@@ -10,7 +11,8 @@ from ray import tune
 
 from cxrtl.errors import Interrupted, TrialError
 from cxrtl.orchestrate.fold import Job, fold_trial
-from cxrtl.records import Plan, Trial
+from cxrtl.orchestrate.plan import packs
+from cxrtl.records import Plan
 
 MAX_DEATHS = 3  # of a trial's process, by whatever hand, before the run gives up on it
 
@@ -39,31 +41,12 @@ def run(job: Job, plan: Plan, images: ray.data.Dataset, verbose: bool = False) -
         TrialError: a trial failed of itself, or its process died too often.
         Interrupted: the user stopped the run.
     """
-    todo = sorted(plan.todo, key=lambda trial: -_work(job, trial))
-    together, order = job.share.folds, [trial.name for trial in todo]
-    packs = [order[first : first + together] for first in range(0, len(order), together)]
-    stopper = _StopAtFault()
-    with tempfile.TemporaryDirectory(prefix="cxrtl-tune-") as scratch:
-        results = tune.Tuner(
-            tune.with_resources(
-                tune.with_parameters(fold_trial, images=images, job=job), {"CPU": job.share.cpus, "GPU": job.share.gpus}
-            ),
-            param_space={"trials": tune.grid_search(packs)},
-            tune_config=tune.TuneConfig(
-                reuse_actors=True,
-                max_concurrent_trials=-(-plan.concurrent // together),
-                trial_name_creator=lambda trial: "+".join(trial.config["trials"]),
-                trial_dirname_creator=lambda trial: trial.config["trials"][0].replace("/", "-"),
-            ),
-            run_config=tune.RunConfig(
-                name="trials",
-                storage_path=scratch,
-                failure_config=tune.FailureConfig(max_failures=MAX_DEATHS),
-                stop=stopper,
-                verbose=2 if verbose else 0,
-            ),
-        ).fit()
-    missing = [trial for trial in todo if job.run.result(trial, job.hashes[trial.arm]) is None]
+    step = {each.arm: each.step_seconds for each in plan.estimates}
+    order = [[trial.name for trial in pack] for pack in packs(plan.todo, step, job.share.folds)]
+    trainable = tune.with_parameters(fold_trial, images=images, job=job)
+    needs, stopper = {"CPU": job.share.cpus, "GPU": job.share.gpus}, _StopAtFault()
+    results = schedule(trainable, order, needs, plan.processes, stopper, verbose)
+    missing = [trial for trial in plan.todo if job.run.result(trial, job.hashes[trial.arm]) is None]
     if stopper.fault:
         raise TrialError(stopper.fault)
     if missing and results.errors:
@@ -77,5 +60,31 @@ def run(job: Job, plan: Plan, images: ray.data.Dataset, verbose: bool = False) -
         raise Interrupted(f"Ray Tune ended with {len(missing)} trial(s) to go: run the same command to go on")
 
 
-def _work(job: Job, trial: Trial) -> int:
-    return trial.budgets[-1] * job.recipes[trial.arm].train.batch_size
+def schedule(
+    trainable: Callable[..., None],
+    runs: Sequence[Sequence[str]],
+    needs: Mapping[str, float],
+    at_once: int,
+    stopper: tune.Stopper | None = None,
+    verbose: bool = False,
+) -> tune.ResultGrid:
+    """Run `trainable` once for each of `runs`, which it finds in its config under `trials`, in their order, `at_once`
+    of them; a process that has ended one takes the next. `needs`: what each takes, by resource."""
+    with tempfile.TemporaryDirectory(prefix="cxrtl-tune-") as scratch:
+        return tune.Tuner(
+            tune.with_resources(trainable, dict(needs)),
+            param_space={"trials": tune.grid_search([list(names) for names in runs])},
+            tune_config=tune.TuneConfig(
+                reuse_actors=True,
+                max_concurrent_trials=at_once,
+                trial_name_creator=lambda trial: "+".join(trial.config["trials"]),
+                trial_dirname_creator=lambda trial: trial.config["trials"][0].replace("/", "-"),
+            ),
+            run_config=tune.RunConfig(
+                name="trials",
+                storage_path=scratch,
+                failure_config=tune.FailureConfig(max_failures=MAX_DEATHS),
+                stop=stopper,
+                verbose=2 if verbose else 0,
+            ),
+        ).fit()

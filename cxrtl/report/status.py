@@ -40,13 +40,20 @@ class Status:
         return asdict(self)
 
 
-def read(run: RunDir) -> Status:
-    """Raises RunError where the folder is no run, or none that got as far as a plan."""
+def read(run: RunDir, before: Status | None = None) -> Status:
+    """Look at a run. What was done at the look `before` is not looked at again.
+
+    Raises:
+        RunError: the folder is no run, or none that got as far as a plan.
+    """
     if not run.path("plan.json").exists():
         raise RunError(f"{run.root} holds no planned run: give the folder that `cxrtl run` printed, such as runs/demo")
     plan = read_json(run.path("plan.json"))
     writing = run.locked()
-    return Status(run.name, writing, tuple(_trial(run, raw, writing) for raw in plan["trials"]))
+    done = {trial.name: trial for trial in before.trials if trial.state == "done"} if before else {}
+    return Status(
+        run.name, writing, tuple(done.get(raw["folder"]) or _trial(run, raw, writing) for raw in plan["trials"])
+    )
 
 
 def _trial(run: RunDir, raw: dict[str, Any], writing: bool) -> TrialStatus:

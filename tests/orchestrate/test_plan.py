@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cxrtl.config import Experiment, Recipe, Resources, parse
+from cxrtl.data import flat
 from cxrtl.errors import PlanError
-from cxrtl.orchestrate import plan
+from cxrtl.orchestrate import plan, room
 from cxrtl.orchestrate.cluster import Node
 from cxrtl.orchestrate.probe import Prober, Share
-from cxrtl.records import Prepared
+from cxrtl.records import Plan, Prepared
 
 
 def experiment(**train: object) -> Experiment:
@@ -57,55 +61,80 @@ def test_slots(resources: dict[str, object], nodes: list[Node], fit: int) -> Non
     assert plan.at_once(share, nodes, 100, knobs.max_concurrent) == fit
 
 
-@pytest.mark.parametrize(
-    ("resources", "advice"),
-    [
-        ({"cpus_per_fold": 3}, "set resources.cpus_per_fold to 2 or less"),
-        ({"gpus_per_fold": 1.0}, "set resources.gpus_per_fold to 0 or less"),
-    ],
-)
-def test_what_cannot_start_is_refused_with_the_smallest_change(resources: dict[str, object], advice: str) -> None:
-    with pytest.raises(PlanError, match=advice):
-        nodes = [Node(2, 0), Node(1, 0)]
-        plan.slots(plan.shares(Resources.model_validate(resources), nodes, 10)[0], nodes)
+def drawn(folder: Path, nodes: list[Node], share: Share, found: dict[str, plan.Probe], **resources: object) -> Plan:
+    made = experiment().model_copy(update={"resources": Resources.model_validate(resources)})
+    return plan.make(made, plan.trials(made, 3), ["a/fold0"], nodes, share, found, folder, phantom(folder))
 
 
 def test_plan_counts_what_is_left(tmp_path: Path) -> None:
-    trials = plan.trials(experiment(), 3)
-    drawn = plan.make(experiment(), trials, ["a/fold0"], [Node(2, 0)], Share(1, 0), probes(), tmp_path)
-    assert len(drawn.todo) == 5 and (drawn.concurrent, drawn.waves) == (2, 3)
-    assert drawn.estimated_seconds == pytest.approx(2.0 * (2 * 10 + 3 * 7) / 2)
-    assert drawn.disk_needed == 10 * (2 * (2 + 3) + 3 * (1 + 3))
+    found = drawn(tmp_path, [Node(2, 0)], Share(1, 0), probes())
+    assert len(found.todo) == 5 and (found.concurrent, found.processes, found.waves) == (2, 2, 3)
+    assert found.estimated_seconds == pytest.approx(48)  # 20, 14, 14 beside 20, 14
+    assert found.disk_needed == 10 * (2 * (2 + 3) + 3 * (1 + 3))
+    assert [(each.arm, each.trials, each.seconds, each.cost) for each in found.estimates] == [
+        ("a", 2, 40.0, None),
+        ("b", 3, 42.0, None),
+    ]
 
 
-def test_too_small_a_disk_is_refused(tmp_path: Path) -> None:
-    trials = plan.trials(experiment(), 3)
-    with pytest.raises(PlanError, match="make room"):
-        plan.make(experiment(), trials, [], [Node(2, 0)], Share(1, 0), probes(size=10**15), tmp_path)
+def test_plan_says_what_each_node_holds_and_what_it_costs(tmp_path: Path) -> None:
+    nodes = [Node(5, 0, name="one"), Node(2, 0, name="two"), Node(1, 0, name="three")]
+    found = drawn(tmp_path, nodes, Share(2, 0), probes(), cost_per_node_hour=3.6, currency="EUR")
+    assert [(node.name, node.processes) for node in found.nodes] == [("one", 2), ("two", 1), ("three", 0)]
+    assert found.cpus_free == 2
+    assert found.estimated_seconds == pytest.approx(34)  # 20, 14 and 20, 14 and 14
+    assert found.cost == pytest.approx(3.6 * 2 * 34 / 3600) and found.currency == "EUR"  # two nodes hold folds
+    costs = [each.cost or 0 for each in found.estimates]
+    assert sum(costs) == pytest.approx(found.cost) and costs[0] / costs[1] == pytest.approx(40 / 42)
+
+
+def test_plan_says_how_much_of_a_gpu_a_fold_takes(tmp_path: Path) -> None:
+    gib = 2**30
+    found = {
+        name: plan.Probe("cuda", "", "bf16", 1.0, 10, gpu_memory=16 * gib, gpu_used=used * gib, memory=gib)
+        for name, used in (("a", 2), ("b", 3))
+    }
+    laid = drawn(tmp_path, [Node(8, 2, 64 * gib)], Share(4, 1.0, 2), found)
+    fold = (3 * gib + room.CUDA_CONTEXT) // 2 + flat.size(phantom(tmp_path))  # the images lie on the GPU, too
+    assert (laid.gpu_bytes_per_fold, laid.gpu_bytes, laid.process_bytes) == (fold, 16 * gib, gib)
+    assert (laid.concurrent, laid.processes, laid.nodes[0].processes) == (4, 2, 2)
+
+
+def test_longest_trials_start_first_and_packs_share_a_process() -> None:
+    todo = plan.trials(experiment(), 2)
+    wanted = [("b/fold0", "b/fold1"), ("a/fold0", "a/fold1")]  # 7 steps of 3 seconds, 10 of 2
+    found = plan.packs(todo, {"a": 2.0, "b": 3.0}, 2)
+    assert [tuple(trial.name for trial in pack) for pack in found] == wanted
+    assert len(plan.packs(todo, {"a": 2.0, "b": 3.0}, 3)) == 2
 
 
 @pytest.mark.parametrize(
-    ("images", "nodes", "share", "size", "streams"),
+    ("seconds", "slots", "end"),
     [
-        ("auto", [Node(2, 0, 600)], Share(1, 0), 100, False),  # two folds and the object store: half
-        ("auto", [Node(2, 0, 600)], Share(1, 0), 101, True),
-        ("auto", [Node(8, 0, 600)], Share(4, 0), 101, True),
-        ("auto", [Node(9, 0, 600)], Share(1, 0), 100, False),  # no more than two are to do
-        ("auto", [Node(2, 0, 9000), Node(2, 0, 600)], Share(1, 0), 101, True),
-        ("auto", [Node(2, 0, 9000), Node(1, 0, 600)], Share(2, 0), 101, False),  # the small one holds none
-        ("auto", [Node(4, 1, 9000)], Share(1, 1.0, 2), 20, False),  # on a GPU of 80 bytes
-        ("auto", [Node(4, 1, 9000)], Share(1, 1.0, 2), 21, True),
-        ("auto", [Node(4, 1, 9000)], Share(1, 0.5), 21, True),
-        ("memory", [Node(2, 0, 600)], Share(1, 0), 101, False),
-        ("stream", [Node(2, 0, 600)], Share(1, 0), 1, True),
+        ([], 3, 0),
+        ([5], 3, 5),
+        ([5, 4, 3, 3], 2, 8),  # 5, 3 beside 4, 3: the slot of the 4 frees first
+        ([1] * 10, 4, 3),
+        ([3, 3, 2, 2, 2], 2, 7),
     ],
 )
-def test_pixels_stream_where_their_copies_take_half_of_the_memory(
-    images: str, nodes: list[Node], share: Share, size: int, streams: bool
-) -> None:
-    made = experiment().model_copy(update={"resources": Resources.model_validate({"images": images})})
-    found = {"a": plan.Probe("cuda", "", "bf16", 1.0, 10, gpu_memory=80)}
-    assert plan.streams(made, nodes, share, 2, found, size) == streams
+def test_folds_fill_slots_as_they_free(seconds: list[float], slots: int, end: float) -> None:
+    assert plan.makespan(seconds, slots) == end
+
+
+def test_ten_thousand_trials_on_five_hundred_nodes_are_planned_in_a_moment(tmp_path: Path) -> None:
+    arms = [{"name": f"a{number}"} for number in range(100)]
+    made = parse(
+        {"name": "x", "data": {"source": "phantom"}, "train": {"init": "scratch", "budgets": [9]}, "arm": arms}
+    )
+    found = {f"a{number}": plan.Probe("cpu", "", "fp32", 1.0 + number, 10) for number in range(100)}
+    trials = plan.trials(made, 100)
+    done = [trial.name for trial in trials[:5000]]
+    nodes = [Node(4, 0, name=str(number)) for number in range(500)]
+    laid = plan.make(made, trials, done, nodes, Share(2, 0), found, tmp_path, phantom(tmp_path))
+    assert (len(trials), len(laid.todo), laid.concurrent, laid.waves) == (10_000, 5000, 1000, 5)
+    assert sum(node.processes for node in laid.nodes) == 1000
+    assert laid.estimated_seconds >= sum(each.seconds for each in laid.estimates) / 1000
 
 
 @pytest.mark.parametrize(
@@ -127,8 +156,11 @@ def test_layouts_left_open(resources: dict[str, object], nodes: list[Node], todo
     assert plan.shares(Resources.model_validate(resources), nodes, todo) == wanted
 
 
-def test_a_run_keeps_the_threads_it_was_begun_with() -> None:
+def test_a_run_keeps_the_threads_it_was_begun_with(tmp_path: Path) -> None:
     assert plan.shares(Resources(), [Node(8, 0)], 10, threads=2) == [Share(2, 0)]
+    made, prober = experiment(), Prober({}, phantom(tmp_path), {}, {})
+    with pytest.raises(PlanError, match="begun with 4 CPUs a fold"):
+        plan.lay_out(made, made.recipes, plan.trials(made, 2), [Node(2, 0)], prober, threads=4)
 
 
 class Timed(Prober):
@@ -162,3 +194,42 @@ def test_threads_are_doubled_where_that_ends_the_run_sooner(
 
 def phantom(folder: Path) -> Prepared:
     return Prepared(folder, ("n", "y"), 32, 10, True, "hash")
+
+
+def test_a_pack_that_would_not_fit_a_gpu_is_not_tried(tmp_path: Path) -> None:
+    tried = []
+
+    class Measured(Prober):
+        def time(self, recipe: Recipe, share: Share, processes: int) -> plan.Probe:
+            tried.append(share.folds)
+            used = 2 * 2**30 * share.folds
+            return plan.Probe("cuda", "", "bf16", 1.0, 10, gpu_memory=5 * 2**30, gpu_used=used)
+
+    made = experiment()
+    prober = Measured({}, phantom(tmp_path), {}, {})
+    share, _ = plan.lay_out(made, made.recipes[:1], plan.trials(made, 10), [Node(8, 1)], prober)
+    assert share == Share(4, 1.0, 2) and tried == [1, 2]
+
+
+@pytest.mark.slow
+def test_trials_start_in_their_order_on_processes_that_stay(ray_instance: None, tmp_path: Path) -> None:
+    from ray import tune
+
+    from cxrtl.orchestrate import sweep
+
+    log = tmp_path / "log"
+
+    def trial(config: dict[str, Any]) -> None:
+        with log.open("a") as file:
+            file.write(f"{os.getpid()} {config['trials'][0]}\n")
+        time.sleep(0.2)
+        tune.report({"broken": ""})
+
+    names = [f"arm/fold{number}" for number in range(20)]
+    results = sweep.schedule(trial, [[name] for name in names], {"CPU": 1}, 2)
+    assert len(results) == 20 and not results.errors
+    started = [line.split() for line in log.read_text().splitlines()]
+    places = [names.index(name) for _, name in started]
+    assert sorted(places) == list(range(20))
+    assert all(abs(place - turn) <= 1 for turn, place in enumerate(places)), places  # two at once may change places
+    assert len({process for process, _ in started}) == 2
