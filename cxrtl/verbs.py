@@ -25,22 +25,30 @@ def predict(
     arm: ArmName = "",
     iterations: Iterations = 0,
     explain: Annotated[Path | None, typer.Option(help="Folder for Grad-CAM overlays, one PNG an image.")] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Segmentation: folder for the masks, one PNG an image and as large.")
+    ] = None,
     image_column: Annotated[str, typer.Option(help="Column of a table that holds the image paths.")] = "image",
     address: Address = None,
     verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:
-    """Score images by the run's fold models together. For research; nothing here is fit for decisions about patients.
+    """Score or outline images by the run's fold models together. For research; unfit for decisions about patients.
 
     The table names your files: it is yours to keep safe.
     """
     screen = Screen(as_json)
     with manners(screen), ExitStack() as stack:
         from cxrtl.orchestrate import cluster  # torch and Ray: seconds to import
+        from cxrtl.use import explain as explaining
         from cxrtl.use import listing, model
         from cxrtl.use import predict as predicting
 
         trained = model.open_trained(run_folder(folder), arm, iterations)
+        if explain:
+            explaining.require_scores(trained)
+        if masks and trained.task != "segmentation":
+            raise ConfigError(f"--masks {str(masks)!r}: a run of the task {trained.task} finds none; see --explain")
         listed = listing.list_images(images, image_column)
         address = address or os.environ.get("RAY_ADDRESS")
         on_ray = bool(address) or len(listed.names) > predicting.LOCAL
@@ -50,7 +58,7 @@ def predict(
         stack.enter_context(screen)
         screen.stage(f"{len(listed.names)} images by {len(trained.trials)} models of arm {trained.recipe.name}")
         progress = screen.predicting
-        found = predicting.predict(trained, listed, out, overlays=explain, on_ray=on_ray, on_progress=progress)
+        found = predicting.predict(trained, listed, out, pictures=explain or masks, on_ray=on_ray, on_progress=progress)
         screen.predicted(out, found.scored, found.reasons)
 
 
@@ -137,6 +145,7 @@ def explain(
 
         run = run_folder(folder)
         trained = model.open_trained(run, arm, iterations)
+        explaining.require_scores(trained)
         prepared = explaining.find_prepared(home_folder(home) if home else run.root.parents[1], trained)
         key = derived(load_key(), trained.loaded.experiment.data.id_namespace)
         masks = read_regions(regions, image_column, trained.how, key) if regions else None

@@ -77,7 +77,7 @@ def _part(
     if prepared.task == "segmentation":
         targets = None if streamed else _pictures(table["mask"], place, taken, (size, size))
     elif prepared.task == "multilabel":
-        targets = table.select(label_columns(prepared.classes)).take(rows).to_pandas().to_numpy(np.float32)
+        targets = table.select(label_columns(prepared.classes)).take(rows).to_pandas().to_numpy(np.float32, copy=True)
     else:
         targets = table["target"].to_numpy()[rows]
     shape = (prepared.channels, size, size)

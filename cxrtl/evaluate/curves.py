@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log, sqrt
 
 import numpy as np
-from scipy.special import expit
 
 from cxrtl.evaluate import bootstrap
-from cxrtl.evaluate.intervals import LEVEL, Interval, quantile
+from cxrtl.evaluate.intervals import LEVEL
 from cxrtl.evaluate.metrics import BoolArray, IntArray, check
 from cxrtl.predictions import FloatArray
 
@@ -93,22 +91,18 @@ def roc_band(
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """Precision at each recall, recall ascending, both `[P]`, and the average precision with its interval."""
+    """Precision at each recall, recall ascending, both `[P]`, and the average precision."""
 
     recall: FloatArray
     precision: FloatArray
     average: float
-    interval: Interval | None
 
 
-def precision_recall(
-    truth: BoolArray, score: FloatArray, patients: IntArray | None = None, level: float = LEVEL
-) -> PrecisionRecall | None:
+def precision_recall(truth: BoolArray, score: FloatArray) -> PrecisionRecall | None:
     """Precision against recall; None without a positive image. Chance level is the share of positives.
 
     Average precision is the sum of precision times the gain in recall, without interpolation (Davis & Goadrich, ICML
-    2006, on why). Its interval is the logit interval of Boyd, Eng & Page (ECML 2013, § 3.2) with the number of
-    positive patients for that of positive images; None for an average of 0 or 1, where it has no width.
+    2006, on why); `estimates.average_precision` has its interval.
     """
     check(truth, score)
     if not truth.any():
@@ -116,11 +110,4 @@ def precision_recall(
     found = steps(truth, score)
     recall = found.true[1:] / found.true[-1]
     precision = found.true[1:] / (found.true[1:] + found.false[1:])
-    average = float(np.diff(recall, prepend=0.0) @ precision)
-    positives = int(truth.sum()) if patients is None else len(np.unique(patients[truth]))
-    interval = None
-    if 0 < average < 1:
-        reach = quantile(level) / sqrt(positives * average * (1 - average))
-        low, high = expit(log(average / (1 - average)) + np.array([-reach, reach]))
-        interval = Interval(float(low), float(high), "logit (Boyd)", level)
-    return PrecisionRecall(recall, precision, average, interval)
+    return PrecisionRecall(recall, precision, float(np.diff(recall, prepend=0.0) @ precision))

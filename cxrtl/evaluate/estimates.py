@@ -14,8 +14,9 @@ import numpy as np
 
 from cxrtl.evaluate import bootstrap
 from cxrtl.evaluate.delong import delong
-from cxrtl.evaluate.intervals import LEVEL, Interval, auc_interval, f1_interval, newcombe, wilson
-from cxrtl.evaluate.metrics import RATIOS, THRESHOLD, BoolArray, Confusion, IntArray, auc, confusion
+from cxrtl.evaluate.intervals import LEVEL, Interval, auc_interval, boyd, f1_interval, newcombe, wilson
+from cxrtl.evaluate.metrics import RATIOS, THRESHOLD, BoolArray, Confusion, IntArray, auc, check, confusion
+from cxrtl.evaluate.weighted import Precision, Statistic, values
 from cxrtl.predictions import FloatArray
 
 METRICS = (*RATIOS, "auc")
@@ -66,6 +67,36 @@ def estimate(
             interval = _by_patient(name, value, truth, score, patients, threshold, level)
         found[name] = Estimate(value, interval)
     return found
+
+
+def average_precision(truth: BoolArray, score: FloatArray, patients: IntArray | None, level: float = LEVEL) -> Estimate:
+    """Average precision of `truth` `[N]` and `score` `[N]`, undefined without a positive image.
+
+    Patients, or images where no patient holds two, are resampled; where that has nothing to say, `intervals.boyd`.
+    """
+    check(truth, score)
+    if not truth.any():
+        return Estimate(None, None)
+    codes, size = dense(patients, len(truth))
+    found = resampled(Precision.of(truth, score, codes, size), size, len(truth), level)["average_precision"]
+    if found.value is None or found.interval:
+        return found
+    return Estimate(found.value, boyd(found.value, len(np.unique(codes[truth])), level))
+
+
+def dense(patients: IntArray | None, images: int) -> tuple[IntArray, int]:
+    """Each image's patient as a place 0 … P − 1, `[N]`, and P; every image its own where `patients` is None."""
+    codes = np.arange(images) if patients is None else np.unique(patients, return_inverse=True)[1]
+    return codes, int(codes.max(initial=-1)) + 1
+
+
+def resampled(statistic: Statistic, patients: int, images: int, level: float = LEVEL) -> dict[str, Estimate]:
+    """Each value of `statistic` with its BCa interval over `patients` patients, who hold `images` images."""
+    drawn = bootstrap.redraw(statistic, patients, images)
+    return {
+        name: Estimate(value, None if value is None else bootstrap.bca(value, drawn[name], level))
+        for name, value in values(statistic, patients).items()
+    }
 
 
 def _independent(name: str, counts: Confusion, level: float) -> Interval | None:

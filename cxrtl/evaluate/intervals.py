@@ -83,6 +83,17 @@ def auc_interval(area: float, variance: float, level: float = LEVEL, method: str
     return Interval(float(low), float(high), method, level)
 
 
+def boyd(average: float, positives: int, level: float = LEVEL) -> Interval | None:
+    """Logit interval of an average precision over `positives` positive images, or patients (Boyd, Eng & Page, ECML
+    2013, § 3.2). None for an average of 0 or 1, where it has no width."""
+    if not 0 < average < 1:
+        return None
+    reach = quantile(level) / sqrt(positives * average * (1 - average))
+    centre = log(average / (1 - average))
+    low, high = expit([centre - reach, centre + reach])
+    return Interval(float(low), float(high), "logit (Boyd)", level)
+
+
 def newcombe(area: float, positives: int, negatives: int, level: float = LEVEL) -> Interval:
     """Score-like interval of an AUC from the class sizes alone, for an area of 0 or 1, where DeLong's variance is 0.
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cxrtl.evaluate import bootstrap, overlap
+from cxrtl.evaluate import estimates, overlap
 from cxrtl.evaluate.estimates import METRICS as BINARY
-from cxrtl.evaluate.estimates import Estimate, estimate, patient_codes
+from cxrtl.evaluate.estimates import Estimate, estimate, patient_codes, resampled
 from cxrtl.evaluate.intervals import LEVEL, Interval
 from cxrtl.evaluate.metrics import THRESHOLD, BoolArray, IntArray
 from cxrtl.evaluate.weighted import Calls, Mean, Named, Statistic, Sums, values
@@ -183,8 +183,7 @@ def patients_of(chosen: Predictions) -> IntArray | None:
 
 def dense(chosen: Predictions) -> tuple[IntArray, int]:
     """Each row's patient as a place 0 … P − 1, `[N]`, and P; every image its own where no patient holds two."""
-    codes = patients_of(chosen)
-    return (np.arange(len(chosen.frame)), len(chosen.frame)) if codes is None else (codes, int(codes.max()) + 1)
+    return estimates.dense(patients_of(chosen), len(chosen.frame))
 
 
 def _tops(chosen: Predictions, tops: Sequence[int]) -> list[int]:
@@ -194,15 +193,7 @@ def _tops(chosen: Predictions, tops: Sequence[int]) -> list[int]:
 
 def _drawn(chosen: Predictions, tops: Sequence[int], level: float) -> dict[str, Estimate]:
     codes, patients = dense(chosen)
-    return _estimates(statistic(chosen, codes, patients, tops), patients, len(codes), level)
-
-
-def _estimates(found: Statistic, patients: int, images: int, level: float) -> dict[str, Estimate]:
-    drawn = bootstrap.redraw(found, patients, images)
-    return {
-        name: Estimate(value, None if value is None else bootstrap.bca(value, drawn[name], level))
-        for name, value in values(found, patients).items()
-    }
+    return resampled(statistic(chosen, codes, patients, tops), patients, len(codes), level)
 
 
 def _part(chosen: Predictions, name: str, codes: IntArray | None, level: float) -> dict[str, Estimate]:
@@ -217,7 +208,7 @@ def _part(chosen: Predictions, name: str, codes: IntArray | None, level: float) 
         places, patients = dense(chosen)
         split = [repeats == k for k in np.unique(repeats)]
         calls = [_calls(rows(chosen, mask), name, places[mask], patients) for mask in split]
-        found = _estimates(Mean.of(calls, patients), patients, len(places), level)
+        found = resampled(Mean.of(calls, patients), patients, len(places), level)
         return {metric: found[metric] for metric in CLASS}
     truth, called, score, _ = against_rest(chosen, name)
     ratios = estimate(truth, called.astype(np.float64), codes, level=level, ranks=False)

@@ -107,12 +107,6 @@ def auc(truth: BoolArray, score: FloatArray) -> float | None:
     return float((ranks[truth].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
-def brier(truth: BoolArray, score: FloatArray) -> float | None:
-    """Mean squared distance of the positive class's score from 0 or 1 (Brier, 1950); None without images."""
-    check(truth, score)
-    return float(np.mean((score - truth) ** 2)) if len(truth) else None
-
-
 def fold_aucs(truth: BoolArray, score: FloatArray, fold: IntArray) -> dict[int, float | None]:
     """The AUC within each fold `[N]`, in fold order; None where a fold lacks a class."""
     return {int(k): auc(truth[fold == k], score[fold == k]) for k in np.unique(fold)}

@@ -34,12 +34,11 @@ class Exported:
 
 def card(loaded: Loaded, how: How, exported: Exported) -> str:
     """Markdown. What the run knows is filled in; the rest says who must fill it."""
-    classes = loaded.predictions.classes
     sections = [
         f"# {loaded.experiment.name}, arm {exported.arm} after {exported.iterations} iterations",
         "**Research use only. This is no medical device: nothing here was validated for the care of patients, and it "
         "must not decide or advise about any.**",
-        _file(how, exported, classes),
+        _file(loaded, how, exported),
         _data(loaded),
         _performance(loaded, exported),
         _limits(loaded, exported),
@@ -48,26 +47,30 @@ def card(loaded: Loaded, how: How, exported: Exported) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _file(how: How, exported: Exported, classes: Sequence[str]) -> str:
-    many = len(exported.folds) > 1
+def _file(loaded: Loaded, how: How, exported: Exported) -> str:
+    classes, many = loaded.predictions.classes, len(exported.folds) > 1
+    order = ", ".join(classes)
+    shape = f"`[N, {len(classes)}]` in the order {order}"
+    if loaded.predictions.task == "segmentation":
+        shape = f"`[N, {1 + len(classes)}, {how.size}, {how.size}]`, each pixel's in the order background, {order}"
     models = f"the mean of {len(exported.folds)} fold models" if many else f"the model of fold {exported.folds[0]}"
     return (
         f"## File\n\n- `{exported.file}`, sha256 `{exported.sha256}`\n"
         "- Input `grey`: uint8 `[N, 1, H, W]`, any height and width, 0 black to 255 white. DICOM and deeper images "
         "must be turned into 8-bit grey as `cxrtl` does; resizing and normalising happen inside, bit for bit as in "
         f"training ({how.aspect} to {how.size} × {how.size}).\n"
-        f"- Output `probabilities`: float32 `[N, {len(classes)}]` in the order {', '.join(classes)}; {models}.\n"
+        f"- Output `probabilities`: float32 {shape}; {models}.\n"
         f"- Checked by onnxruntime against PyTorch on {exported.kind} and drawn ones: largest difference "
         f"{exported.difference:.1g}."
     )
 
 
 def _data(loaded: Loaded) -> str:
-    data = dataset(loaded)
+    data, what = dataset(loaded), vocabulary.goal(loaded.predictions.task, loaded.predictions.classes)
     counts = ", ".join(f"{count} {name}" for name, count in data["counts"].items())
     patients = "unknown" if data["patients"] is None else str(data["patients"])
     return (
-        f"## Intended use\n\nResearch on telling {' and '.join(data['classes'])} apart in images like those below. "
+        f"## Intended use\n\nResearch with a model that {what} in images like those below. "
         f"Other uses: {FILL}.\n\n## Training data\n\n- {data['images']} images ({counts}), patients: {patients}\n"
         f"- Source, years, countries, devices, consent: {FILL}\n- Data hash `{data['dataset_hash']}`"
     )
@@ -82,17 +85,20 @@ def _performance(loaded: Loaded, exported: Exported) -> str:
         for name, item in found.items()
     )
     return (
-        "## Performance\n\nOut of fold, each image scored by the one model that did not train on it, called at 0.5 "
-        f"or as the highest score; {100 * LEVEL:.0f} % intervals. The ensemble in this file was not measured itself: "
+        "## Performance\n\nOut of fold, each image by the one model that did not train on it, called at 0.5 or as "
+        f"the highest score; {100 * LEVEL:.0f} % intervals. The ensemble in this file was not measured itself: "
         f"`cxrtl evaluate` does that on another set.\n\n| Metric | Value | Interval |\n|---|---|---|\n{rows}"
     )
 
 
 def _limits(loaded: Loaded, exported: Exported) -> str:
+    areas = loaded.predictions.task == "segmentation"
     lines = [
         "Cross-validation speaks of images like these, from the same source.",
-        "Other findings than these classes were not looked for; an image without either gets a score all the same.",
-        "Scores need not be probabilities: see the calibration in the report.",
+        f"Nothing else was looked for; an image of anything gets {'outlines' if areas else 'scores'} all the same.",
+        "Distances and areas are of the square that the model sees, not in millimetres."
+        if areas
+        else "Scores need not be probabilities: see the calibration in the report.",
         f"Known failures and groups it does worse on: {FILL} (the report's subgroups help)",
     ]
     if dataset(loaded)["patients"] is None:

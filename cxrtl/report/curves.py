@@ -94,7 +94,7 @@ def calibration(summary: Summary, iterations: int, folder: Path) -> Drawing:
         if place == 0:
             ends = [(item["share"]["low"], item["share"]["high"]) for item in found["bins"]]
             axes.vlines(x, *np.array(ends, dtype=float).T, color=colour(place), linewidth=0.9)
-        label = _label(place, row, numbers.area(found["ece"]))
+        label = _label(place, row, numbers.area(found["measures"]["ece"]["value"]))
         axes.plot(x, y, marker=marker(place), markersize=4, label=label, **look(place))
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.set(xlabel="mean score of a bin", ylabel=f"share that is {short(summary['positive'], 22)}")

@@ -31,7 +31,7 @@ from cxrtl.report.shape import Calibration, Counts, Part, Value
 from cxrtl.report.style import GRID, Drawing, colour, new, save, styled
 from cxrtl.rundir import write_bytes, write_json, write_predictions
 
-EXTERNAL_VERSION = 1
+EXTERNAL_VERSION = 2
 
 
 class Side(TypedDict):
@@ -214,7 +214,8 @@ def _reliability(found: External, folder: Path) -> Drawing:
     for place, side in enumerate((found["here"], found["promised"])):
         bins = side["calibration"]["bins"]
         x, y = np.array([(item["score"], item["share"]["value"]) for item in bins], dtype=float).T
-        label = f"{(found['set'], 'out of fold')[place][:30]}  {numbers.area(side['calibration']['ece'])}"
+        ece = numbers.area(side["calibration"]["measures"]["ece"]["value"])
+        label = f"{(found['set'], 'out of fold')[place][:30]}  {ece}"
         axes.plot(x, y, color=colour(place), marker="os"[place], markersize=4, label=label)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", xlabel="mean score of a bin")
     axes.set_ylabel(f"share that is {found['classes'][1][:22]}")

@@ -105,7 +105,7 @@ def _further(summary: Summary) -> list[str]:
             *(cell(row["metrics"], name) for name in FURTHER),
             cell({"auc": row["average_precision"]}, "auc"),
             numbers.p_value(row["chance_p"]),
-            numbers.area(row["calibration"]["brier"]),
+            cell(row["calibration"]["measures"], "brier"),
             *(str(count) for count in _counts(row)),
         ]
         for row in summary["rows"]
@@ -140,11 +140,13 @@ def _operating(summary: Summary) -> list[str]:
 def _calibration(summary: Summary) -> list[str]:
     rows = []
     for row in summary["rows"]:
-        found = row["calibration"]
-        parts = (found["reliability"], found["resolution"], found["uncertainty"], found["within"], found["ece"])
-        rows.append([escape(row["arm"]), str(row["iterations"]), *(numbers.area(part) for part in parts)])
-    head = ["Arm", "Iterations", "Reliability", "Resolution", "Uncertainty", "Within bins", "ECE"]
-    said = "Brier = reliability − resolution + uncertainty + within, in ten bins of equal width."
+        found = row["calibration"]["measures"]
+        parts = [
+            numbers.area(part["value"]) if part["low"] is None else cell(found, name) for name, part in found.items()
+        ]
+        rows.append([escape(row["arm"]), str(row["iterations"]), *parts])
+    head = ["Arm", "Iterations", "Brier", "Reliability", "Resolution", "Uncertainty", "Within bins", "ECE"]
+    said = f"Brier = reliability − resolution + uncertainty + within, in ten bins of equal width. {words.CALIBRATED}"
     return ["## Calibration", said, table(head, rows)]
 
 

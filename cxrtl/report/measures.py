@@ -9,10 +9,10 @@ import numpy as np
 
 from cxrtl.config import Report
 from cxrtl.errors import PredictionsError
+from cxrtl.evaluate import estimates
 from cxrtl.evaluate.calibration import calibrate
 from cxrtl.evaluate.chance import chance_p
 from cxrtl.evaluate.compare import pareto
-from cxrtl.evaluate.curves import precision_recall
 from cxrtl.evaluate.estimates import Estimate
 from cxrtl.evaluate.intervals import Interval
 from cxrtl.evaluate.judge import Judged, against_rest, first_repeat, patients_of, point, rows
@@ -88,8 +88,7 @@ def add_binary(row: Row, chosen: Predictions, knobs: Report) -> None:
 
 
 def average_precision(chosen: Predictions) -> Value:
-    found = precision_recall(chosen.truth, chosen.score, patients_of(chosen))
-    return value(found.average, found.interval) if found else value(None, None)
+    return value_of(estimates.average_precision(chosen.truth, chosen.score, patients_of(chosen)))
 
 
 def within_folds(chosen: Predictions, pooled: float | None) -> FoldAuc:
@@ -169,15 +168,7 @@ def calibration(chosen: Predictions) -> Calibration:
         )
         for item in found.bins
     ]
-    return Calibration(
-        bins=bins,
-        ece=found.ece,
-        brier=found.reliability - found.resolution + found.uncertainty + found.within,
-        reliability=found.reliability,
-        resolution=found.resolution,
-        uncertainty=found.uncertainty,
-        within=found.within,
-    )
+    return Calibration(bins=bins, measures={name: value_of(item) for name, item in found.measures.items()})
 
 
 def operating(chosen: Predictions, knobs: Report) -> list[Operating]:

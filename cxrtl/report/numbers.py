@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import floor, log10
+
 from cxrtl.report import vocabulary
 from cxrtl.report.shape import Value
 
@@ -49,18 +51,29 @@ def signed(value: float | None, digits: int = 3, scale: float = 1) -> str:
     return f"−{text}" if value < 0 else f"+{text}"
 
 
-def gain(name: str, value: float | None) -> str:
+def gain(name: str, found: Value) -> str:
     """A difference in the measure's own unit; shares in percentage points."""
-    own = name.removeprefix("fold_")
-    if vocabulary.is_share(own):
-        return signed(value, 1, 100)
-    return signed(value, 1) if own == "hausdorff95" else signed(value)
+    return signed(found["value"], *_written(name, found))
 
 
-def gain_bounds(name: str, value: Value) -> str:
-    if value["low"] is None or value["high"] is None:
+def gain_bounds(name: str, found: Value) -> str:
+    if found["low"] is None or found["high"] is None:
         return "no interval"
-    return f"{gain(name, value['low'])} to {gain(name, value['high'])}"
+    low, high = (signed(found[end], *_written(name, found)) for end in ("low", "high"))
+    return f"{low} to {high}"
+
+
+def _written(name: str, found: Value) -> tuple[int, float]:
+    """Decimals and scale of a difference and its bounds: as many decimals as its measure has, or more, where two
+    digits of the interval's width need them; of the difference itself where there is no interval."""
+    own = name.removeprefix("fold_")
+    share = vocabulary.is_share(own)
+    scale, least = 100 if share else 1, 1 if share or own == "hausdorff95" else 3
+    low, high = found["low"], found["high"]
+    told = found["value"] if low is None or high is None else high - low
+    if told is None or abs(told) < 1e-9:  # what rounding leaves of two equal numbers
+        return least, scale
+    return max(least, 1 - floor(log10(scale * abs(told)))), scale
 
 
 def p_value(value: float | None) -> str:

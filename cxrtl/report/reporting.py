@@ -82,7 +82,7 @@ def _of_training(summary: Summary) -> dict[str, str]:
     machine = ", ".join(f"{key} {summary['environment'][key]}" for key in SOFTWARE if key in summary["environment"])
     compared = f"{len(summary['arms'])} arms were compared on the same folds"
     return {
-        "goal": f"To estimate how well the recipe {_goal(summary)}.",
+        "goal": f"To estimate how well the recipe {vocabulary.goal(summary['task'], summary['data']['classes'])}.",
         "model": f"The network is {knob['backbone']} with a new {LAYERS[summary['task']]}.",
         "init": f"It started from {STARTS[knob['init'].partition(':')[0]]}.",
         "training": f"It was trained for up to {knob['budgets'].split(', ')[-1]} iterations of {knob['batch_size']} "
@@ -98,15 +98,6 @@ def _of_training(summary: Summary) -> dict[str, str]:
         "protocol": "experiment.resolved.json holds every setting.",
         "code": f"Run it again with: {summary['command']}. Weights of every fold stand in the run folder.",
     }
-
-
-def _goal(summary: Summary) -> str:
-    if summary["task"] == "binary":
-        return f"tells {summary['positive']} from {summary['negative']}"
-    names = ", ".join(summary["data"]["classes"])
-    return (
-        f"{ {'multiclass': 'tells apart', 'multilabel': 'finds', 'segmentation': 'outlines'}[summary['task']] } {names}"
-    )
 
 
 LAYERS = {

@@ -52,7 +52,7 @@ def _difference_table(found: Sequence[DifferenceRow], labels: Mapping[str, tuple
         cells = [escape(words.sides(row)), str(row["iterations"])]
         for name in labels:
             value, test = row["metrics"].get(name), row["tests"].get(name)
-            cells.append(f"{numbers.gain(name, value['value'])} [{numbers.gain_bounds(name, value)}]" if value else "–")
+            cells.append(f"{numbers.gain(name, value)} [{numbers.gain_bounds(name, value)}]" if value else "–")
             cells += [numbers.p_value(test["p"]), numbers.p_value(test["p_holm"])] if test else ["–", "–"]
         rows.append(cells)
     return table(head, rows)

@@ -22,7 +22,7 @@ from cxrtl.report.shape_rows import Times as Times
 from cxrtl.report.shape_rows import Value as Value
 from cxrtl.report.shape_rows import Verdict as Verdict
 
-VERSION = 3
+VERSION = 4
 
 
 class Levelled(TypedDict):

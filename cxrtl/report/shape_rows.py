@@ -61,15 +61,10 @@ class CalibrationBin(TypedDict):
 
 
 class Calibration(TypedDict):
-    """Reliability diagram, expected calibration error, and brier = reliability − resolution + uncertainty + within."""
+    """Reliability diagram, and by name `ece` and brier = reliability − resolution + uncertainty + within."""
 
     bins: list[CalibrationBin]
-    ece: float
-    brier: float
-    reliability: float
-    resolution: float
-    uncertainty: float
-    within: float
+    measures: dict[str, Value]
 
 
 class Operating(TypedDict):

@@ -85,6 +85,14 @@ def tested_part(found: Any) -> dict[str, tuple[str, str]]:
     return TESTED["segmentation" if found["task"] == "segmentation" else "binary"]
 
 
+def goal(task: Task, classes: Sequence[str]) -> str:
+    """What a model of this task does: `tells effusion from normal`, `outlines lung`."""
+    if task == "binary":
+        return f"tells {classes[1]} from {classes[0]}"
+    does = {"multiclass": "tells apart", "multilabel": "finds", "segmentation": "outlines"}[task]
+    return f"{does} {', '.join(classes)}"
+
+
 def name(metric: str) -> str:
     """`macro_auc` → `Macro AUC`, `top2` → `Top-2`."""
     if metric in NAMES:

@@ -29,7 +29,11 @@ OPERATING = (
 CHANCE = (
     "AUC against chance: one-sided permutation test. Patients of one fold exchange their labels, so that neither a "
     "patient's likeness to himself nor a fold's calibration counts as skill. "
-    "Average precision: logit interval over positive patients."
+    "Intervals of average precision and Brier score by patient bootstrap (BCa)."
+)
+CALIBRATED = (
+    "Intervals by patient bootstrap (BCa), which allows for what chance adds: ECE comes out too large in a finite set, "
+    "and its interval may lie below it."
 )
 CELL_NAMES = {
     "tp": "true positives",

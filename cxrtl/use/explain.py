@@ -21,7 +21,7 @@ from PIL import Image
 
 from cxrtl import rundir
 from cxrtl.data.prepared import DATASET, open_prepared
-from cxrtl.errors import PreparedError
+from cxrtl.errors import PredictionsError, PreparedError
 from cxrtl.evaluate.intervals import wilson
 from cxrtl.evaluate.metrics import THRESHOLD
 from cxrtl.learn import transfer
@@ -63,9 +63,11 @@ def explain(trained: Trained, prepared: Prepared, masks: Masks | None = None) ->
     `masks` maps image ids to regions `[size, size]` to compare maps with.
 
     Raises:
+        PredictionsError: as `require_scores`.
         PreparedError: `prepared` is another set, or lacks an image.
         ConfigError: the backbone has no layer that could be explained.
     """
+    require_scores(trained)
     dataset = trained.loaded.resolved["dataset"]
     if prepared.dataset_hash != dataset["dataset_hash"] or prepared.image_size != dataset["image_size"]:
         raise PreparedError(f"{prepared.folder} is not the prepared set of run {trained.loaded.run.name!r}")
@@ -105,6 +107,16 @@ def explain(trained: Trained, prepared: Prepared, masks: Masks | None = None) ->
     )
     write_explained(trained.loaded.run, result)
     return result
+
+
+def require_scores(trained: Trained) -> None:
+    """Raises PredictionsError for a segmentation: Grad-CAM asks where a class's score comes from."""
+    if trained.task == "segmentation":
+        raise PredictionsError(
+            f"run {trained.loaded.run.name!r} is a segmentation: Grad-CAM shows where the score of a class comes from, "
+            "and here no class has one. The masks themselves say where: the report outlines them, and `cxrtl predict "
+            "--masks` writes those of further images"
+        )
 
 
 def find_prepared(home: Path, trained: Trained) -> Prepared:

@@ -30,7 +30,7 @@ _CPU = torch.device("cpu")
 
 
 class Whole(nn.Module):
-    """Everything from grey pixels to probabilities `[N, classes]`, float32."""
+    """Everything from grey pixels to `model.probabilities`, the mean of the models', float32."""
 
     def __init__(self, models: Sequence[nn.Module], how: How, task: Task) -> None:
         super().__init__()

@@ -8,14 +8,16 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+import torch
 
 from cxrtl.config import Data
 from cxrtl.data.prepared import read_index, shard_paths
 from cxrtl.errors import LeakageError, PredictionsError
+from cxrtl.learn import objective
 from cxrtl.predictions import Predictions
 from cxrtl.records import Prepared
 from cxrtl.report.external import External, Overlap, external
-from cxrtl.use.model import Ensemble, Trained, best_device
+from cxrtl.use.model import Trained, best_device
 from cxrtl.use.predict import BATCH
 
 Seen = Literal["refuse", "drop", "other-patients"]
@@ -23,9 +25,11 @@ Progress = Callable[[int, int], None]
 
 
 def as_in_training(trained: Trained, data: Data) -> Data:
-    """`data` with the run's image size, decoding and positive class."""
+    """`data` with the run's image size, decoding, and positive class or structures."""
     mine = trained.loaded.experiment.data
-    same = {"image_size": mine.image_size, "decode": mine.decode}
+    same: dict[str, object] = {"image_size": mine.image_size, "decode": mine.decode}
+    if trained.task == "segmentation":
+        same |= {"task": mine.task, "structures": mine.structures}
     if trained.task == "binary":
         same["positive"] = trained.classes[1]
     return data.model_copy(update=same)
@@ -51,14 +55,12 @@ def evaluate(
         )
     index = read_index(prepared)
     keep, overlap = _overlap(trained, index, seen)
-    scores = _score(trained.ensemble(best_device()), prepared, on_progress)
     stated = [f"label_{name}" for name in trained.classes] if trained.task == "multilabel" else []
     frame = index.loc[keep, ["image_id", "patient_id", "label", *stated]].assign(
         fold=0, arm=trained.recipe.name, iterations=trained.iterations
     )
-    for place, label in enumerate(trained.classes):
-        frame[f"score_{label}"] = [float(scores[image][place]) for image in frame["image_id"]]
-    found = Predictions(frame.reset_index(drop=True), trained.classes, trained.task)
+    frame = frame.merge(_predicted(trained, prepared, on_progress), on="image_id", validate="1:1")
+    found = Predictions(frame, trained.classes, trained.task)
     chosen = trained.loaded.predictions.select(trained.recipe.name, trained.iterations)
     return external(trained.loaded, chosen, found, name, prepared, overlap), found, chosen
 
@@ -87,20 +89,30 @@ def _overlap(trained: Trained, index: pd.DataFrame, seen: Seen) -> tuple[pd.Seri
     return ~drop, Overlap(images=known[0], patients=known[1], removed=int(drop.sum()), note=note)
 
 
-def _score(ensemble: Ensemble, prepared: Prepared, on_progress: Progress | None) -> dict[str, np.ndarray]:
-    """Mean probabilities `[classes]` by image id, shard after shard."""
-    found: dict[str, np.ndarray] = {}
-    for ids, pixels in batches(prepared):
-        found |= dict(zip(ids, ensemble(pixels).mean(axis=0), strict=True))
+def _predicted(trained: Trained, prepared: Prepared, on_progress: Progress | None) -> pd.DataFrame:
+    """`image_id` and the task's own columns of what the folds say together, shard after shard."""
+    ensemble, parts, done = trained.ensemble(best_device()), [], 0
+    for ids, pixels, masks in batches(prepared):
+        if masks is None:
+            means = ensemble(pixels).mean(axis=0)
+            own = {f"score_{name}": means[:, place] for place, name in enumerate(trained.classes)}
+        else:
+            together, truth = (torch.from_numpy(each) for each in (ensemble.masks(pixels)[0], masks))
+            own = objective.columns(trained.task, trained.classes, together, truth)
+        parts.append(pd.DataFrame({"image_id": ids, **own}))
+        done += len(ids)
         if on_progress:
-            on_progress(len(found), prepared.images)
-    return found
+            on_progress(done, prepared.images)
+    return pd.concat(parts, ignore_index=True)
 
 
-def batches(prepared: Prepared) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Image ids and uint8 pixels `[N, size, size]` of a prepared set, in its order."""
-    size = prepared.image_size
+def batches(prepared: Prepared) -> Iterator[tuple[list[str], np.ndarray, np.ndarray | None]]:
+    """Image ids, uint8 pixels `[N, size, size]` and, of a segmentation, masks alike, in the order of the set."""
+    size, pictures = prepared.image_size, ["pixels", *(["mask"] if prepared.task == "segmentation" else [])]
     for path in shard_paths(prepared):
-        for batch in pq.ParquetFile(path).iter_batches(BATCH, columns=["image_id", "pixels"]):
-            pixels = np.frombuffer(b"".join(batch["pixels"].to_pylist()), np.uint8).reshape(-1, size, size).copy()
-            yield batch["image_id"].to_pylist(), pixels
+        for batch in pq.ParquetFile(path).iter_batches(BATCH, columns=["image_id", *pictures]):
+            pixels, *masks = (
+                np.frombuffer(b"".join(batch[name].to_pylist()), np.uint8).reshape(-1, size, size).copy()
+                for name in pictures
+            )
+            yield batch["image_id"].to_pylist(), pixels, masks[0] if masks else None

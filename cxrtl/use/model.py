@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrtl.config import Recipe, Train
-from cxrtl.data.images import How
+from cxrtl.data.images import Grey, How
 from cxrtl.errors import ConfigError, DamagedError, PredictionsError
 from cxrtl.learn import backbones, transfer
 from cxrtl.learn.augment import Normalise
@@ -28,7 +28,7 @@ from cxrtl.records import Task
 from cxrtl.report.load import Done, Loaded, load_run, verify
 from cxrtl.rundir import RunDir
 
-TASKS: tuple[Task, ...] = ("binary", "multiclass", "multilabel")  # those that give a probability a class
+_AT_ONCE = 8  # images of a segmentation whose probabilities are held at a time
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def open_trained(run: RunDir, arm: str = "", iterations: int = 0) -> Trained:
 
     Raises:
         ConfigError: there is no such arm or budget; names those that exist.
-        PredictionsError: some fold of it is not finished, or the task gives no probability a class.
+        PredictionsError: some fold of it is not finished.
         DamagedError, ChangedError: as `report.load.load_run`.
     """
     loaded = load_run(run, partial=True)
@@ -99,8 +99,6 @@ def open_trained(run: RunDir, arm: str = "", iterations: int = 0) -> Trained:
         listed = ", ".join(map(str, budgets))
         raise ConfigError(f"--iterations {iterations} is no budget of arm {recipe.name!r}: choose among {listed}")
     iterations = iterations or budgets[-1]
-    if loaded.predictions.task not in TASKS:
-        raise PredictionsError(f"run {run.name!r} is of the task {loaded.predictions.task}: it gives no class a score")
     if loaded.experiment.data.channels > 1:
         raise PredictionsError(f"run {run.name!r} was trained on several images a case, which cannot be given here yet")
     backbones.check_name(recipe.train.backbone)
@@ -144,7 +142,8 @@ def revive(file: Weighed, train: Train, classes: int, task: Task, device: torch.
 
 
 def probabilities(logits: Tensor, task: Task) -> Tensor:
-    """`[N, classes]` in float64: shares of one for classes that exclude each other, else one for each finding."""
+    """Of logits `[N, classes]`, float64: shares of one for classes that exclude each other, else one for each finding.
+    Of a segmentation's, `[N, 1 + structures, H, W]`, shares of each pixel, the background first."""
     return logits.double().sigmoid() if task == "multilabel" else logits.double().softmax(1)
 
 
@@ -156,7 +155,7 @@ class Ensemble:
         self.normalise = Normalise(device)
 
     def __call__(self, pixels: npt.NDArray[np.uint8]) -> FloatArray:
-        """Probabilities `[folds, N, classes]` of uint8 `[N, size, size]`.
+        """`probabilities` of uint8 `[N, size, size]`, `[folds, N, …]`.
 
         Raises:
             PredictionsError: a model gives what is no number.
@@ -167,6 +166,16 @@ class Ensemble:
         if not torch.isfinite(found).all():
             raise PredictionsError("a fold's model gives scores that are no numbers: its training diverged")
         return found.numpy()
+
+    def masks(self, pixels: npt.NDArray[np.uint8]) -> tuple[Grey, Grey]:
+        """A segmentation's structure at each pixel of uint8 `[N, size, size]`, 0 or its number from 1: by the mean
+        probability of the folds, `[N, size, size]`, and by each fold, `[folds, N, size, size]`."""
+        together, each = np.empty_like(pixels), np.empty((len(self.models), *pixels.shape), np.uint8)
+        for start in range(0, len(pixels), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            found = self(pixels[part])
+            together[part], each[:, part] = found.mean(axis=0).argmax(axis=1), found.argmax(axis=2)
+        return together, each
 
 
 def called(scores: FloatArray, classes: Sequence[str], task: Task) -> list[str]:

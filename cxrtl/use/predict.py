@@ -1,8 +1,11 @@
-"""Probabilities for images of any number: decoded as in training, scored by all folds' models, written as they come.
+"""Probabilities or masks for images of any number: decoded as in training, by all folds' models, written as they come.
 
 A row for each image, in the order given: `image` (the name as the user has it: the table is the user's own), `called`,
 and of each class (of two, the positive one) the mean over folds, `score_`, with `sd_`, `min_` and `max_`; `reason` is
 "" or says why the file could not be used. The spread tells how far the folds' models agree; it is no interval.
+
+A segmentation has of each structure `area_`, the share of the square that the folds' mean probability gives it, `sd_`,
+`min_` and `max_` of the folds' own areas, and `dice_`, the mean Dice of the folds' masks with the joint one.
 """
 
 from __future__ import annotations
@@ -17,26 +20,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 import ray
 import ray.data
-import torch
 
 from cxrtl import rundir
-from cxrtl.config import Train
 from cxrtl.data.images import How, Unusable
 from cxrtl.data.images.guard import decode_all
 from cxrtl.errors import ConfigError, PreparedError
-from cxrtl.predictions import FloatArray
-from cxrtl.records import Task
-from cxrtl.use.explain import overlay
 from cxrtl.use.listing import Listed
-from cxrtl.use.model import Ensemble, Trained, Weighed, best_device, called, revive
-from cxrtl.use.saliency import Saliency
+from cxrtl.use.model import Trained
+from cxrtl.use.score import Score, Scorer
 
 BATCH = 64  # images scored at once
 LOCAL = 5000  # images up to which a Ray of our own would take longer to start than it saves
@@ -52,83 +49,23 @@ class Predicted:
     reasons: dict[str, int]
 
 
-@dataclass(frozen=True)
-class Scorer:
-    """What scores a batch of rows. Travels to other machines, which see the run folder too: it names the weights."""
-
-    files: tuple[Weighed, ...]
-    train: Train
-    classes: tuple[str, ...]
-    task: Task
-    size: int
-    explain: bool
-
-    @classmethod
-    def of(cls, trained: Trained, explain: bool) -> Scorer:
-        files = tuple(trained.file(fold) for fold in trained.trials)
-        return cls(files, trained.recipe.train, trained.classes, trained.task, trained.how.size, explain)
-
-    def ensemble(self, device: torch.device) -> Ensemble:
-        models = [revive(file, self.train, len(self.classes), self.task, device) for file in self.files]
-        return Ensemble(models, self.task, device)
-
-
-class Score:
-    """A batch of decoded rows → the output's rows."""
-
-    def __init__(self, scorer: Scorer, whole_machine: bool = False) -> None:
-        if whole_machine:
-            torch.set_num_threads(os.cpu_count() or 1)  # Ray gives an actor one
-        self.scorer, self.ensemble = scorer, scorer.ensemble(best_device())
-        parts = (scorer.train.backbone, len(scorer.classes), scorer.task, scorer.size)
-        self.saliency = [Saliency(model, *parts) for model in self.ensemble.models] if scorer.explain else []
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        usable = np.flatnonzero([reason == "" for reason in batch["reason"]])
-        size, classes, count = self.scorer.size, self.scorer.classes, len(batch["reason"])
-        scores = np.full((len(self.scorer.files), count, len(classes)), np.nan)
-        flat = np.frombuffer(b"".join(batch["pixels"][place] for place in usable), np.uint8)
-        pixels = flat.reshape(-1, size, size).copy()
-        if len(usable):
-            scores[:, usable] = self.ensemble(pixels)
-        mean = scores.mean(axis=0)
-        words = called(mean, classes, self.scorer.task)
-        found: dict[str, Any] = {
-            "image": batch["image"],
-            "called": np.array(
-                [word if reason == "" else "" for word, reason in zip(words, batch["reason"], strict=True)]
-            ),
-        }
-        spread = scores.std(axis=0, ddof=1) if len(scores) > 1 else np.zeros_like(mean)
-        for place in range(1 if self.scorer.task == "binary" else 0, len(classes)):
-            parts = {"score": mean, "sd": spread, "min": scores.min(axis=0), "max": scores.max(axis=0)}
-            found |= {f"{kind}_{classes[place]}": values[:, place] for kind, values in parts.items()}
-        found["reason"] = batch["reason"]
-        if self.saliency:
-            found["overlay"] = np.full(count, b"", object)
-            found["overlay"][usable] = self._overlays(pixels, mean[usable])
-        return found
-
-    def _overlays(self, pixels: npt.NDArray[np.uint8], scores: FloatArray) -> npt.NDArray[np.object_]:
-        """PNG of each image: mean map of the folds, for the positive class of two, else for the highest score."""
-        wanted = np.ones(len(pixels), np.int64) if self.scorer.task == "binary" else scores.argmax(axis=1)
-        heats = np.mean([each.maps(pixels, wanted) for each in self.saliency], axis=0) if len(pixels) else []
-        made = np.empty(len(pixels), object)
-        made[:] = [overlay(image, heat / (heat.max() or 1)) for image, heat in zip(pixels, heats, strict=True)]
-        return made
-
-
 def decode(batch: dict[str, Any], how: How) -> dict[str, Any]:
-    """Paths → pixels as bytes, and a reason where there are none; in a process that a file may kill without harm."""
-    pixels, reasons = [], []
+    """Paths → pixels as bytes and the picture's size, and a reason where there are none; in a process that a file may
+    kill without harm."""
+    rows: list[tuple[str, bytes, int, int]] = []
     for answer in decode_all([str(path) for path in batch["path"]], how):
         if isinstance(answer, Unusable):
-            reasons.append(answer.reason)
-            pixels.append(b"")
+            rows.append((answer.reason, b"", 0, 0))
         else:
-            reasons.append("")
-            pixels.append(answer.pixels.tobytes())
-    return {"image": batch["image"], "reason": np.array(reasons, object), "pixels": np.array(pixels, object)}
+            rows.append(("", answer.pixels.tobytes(), answer.height, answer.width))
+    reasons, pixels, heights, widths = zip(*rows, strict=True)
+    return {
+        "image": batch["image"],
+        "reason": np.array(reasons, object),
+        "pixels": np.array(pixels, object),
+        "height": np.array(heights),
+        "width": np.array(widths),
+    }
 
 
 def predict(
@@ -136,14 +73,15 @@ def predict(
     listed: Listed,
     out: Path,
     *,
-    overlays: Path | None = None,
+    pictures: Path | None = None,
     on_ray: bool = False,
     on_progress: Progress | None = None,
 ) -> Predicted:
     """Score `listed` into `out`, .csv or .parquet; with `on_ray` on a Ray that is running, else in this process.
 
-    With `overlays` each image is also explained (Grad-CAM, mean of the folds) in a PNG of that folder, which the
-    table's column `overlay` names. Nothing but names is held for all images at once.
+    With `pictures` a PNG of each image lies in that folder: of a segmentation the mask, as large as the image, which
+    the table's column `mask` names; else an overlay that explains its score (Grad-CAM, mean of the folds), column
+    `overlay`. Nothing but names is held for all images at once.
 
     Raises:
         ConfigError: `out` is neither .csv nor .parquet, or its folder does not exist.
@@ -154,15 +92,15 @@ def predict(
         raise ConfigError(f"--out {str(out)!r}: name a .csv or a .parquet file")
     if not out.parent.is_dir():
         raise ConfigError(f"--out {str(out)!r}: its folder does not exist")
-    if overlays:
-        overlays.mkdir(parents=True, exist_ok=True)
-    scorer = Scorer.of(trained, overlays is not None)
+    if pictures:
+        pictures.mkdir(parents=True, exist_ok=True)
+    scorer = Scorer.of(trained, pictures is not None)
     rows = (_through_ray if on_ray else _here)(scorer, trained.how, listed)
     reasons: dict[str, int] = {}
 
     def write(part: Path) -> None:
         done = 0
-        kept = rows if overlays is None else _keep_overlays(rows, overlays)
+        kept = rows if pictures is None else _keep(rows, pictures, scorer.picture)
         for table in _written(part, out.suffix, map(_blanked, kept)):
             for reason in table["reason"].to_pylist():
                 reasons[reason] = reasons.get(reason, 0) + 1
@@ -224,17 +162,17 @@ def _through_ray(scorer: Scorer, how: How, listed: Listed) -> Iterator[pa.Table]
         ) from None
 
 
-def _keep_overlays(tables: Iterable[pa.Table], folder: Path) -> Iterator[pa.Table]:
+def _keep(tables: Iterable[pa.Table], folder: Path, column: str) -> Iterator[pa.Table]:
     """Each PNG to a file, named by its row, and the file's name in its place."""
     row = 0
     for table in tables:
         names = []
-        for png in table["overlay"].to_pylist():
+        for png in table[column].to_pylist():
             row += 1
             names.append(f"{row:06d}.png" if png else "")
             if png:
                 rundir.write_bytes(folder / names[-1], png)
-        yield table.set_column(table.schema.get_field_index("overlay"), "overlay", pa.array(names, pa.string()))
+        yield table.set_column(table.schema.get_field_index(column), column, pa.array(names, pa.string()))
 
 
 def _blanked(table: pa.Table) -> pa.Table:

@@ -14,7 +14,7 @@ from PIL import Image, ImageFile
 
 from cxrtl.data import images
 from cxrtl.data.images import REASONS, Decoded, How, Unusable
-from cxrtl.data.images.files import decode_file
+from cxrtl.data.images.files import decode_file, square, unsquare
 
 GREY = (np.arange(48 * 40) % 251).astype(np.uint8).reshape(48, 40)  # 40 wide, 48 high
 
@@ -69,9 +69,9 @@ class TestUsable:
 
     @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "1"])
     def test_png_modes_give_the_same_grey(self, tmp_path: Path, mode: str) -> None:
-        square = Image.fromarray(np.where(GREY[:40] > 100, 255, 0).astype(np.uint8))
-        converted = full(saved(tmp_path / "a.png", square.convert(mode)))
-        assert (converted == np.asarray(square)).all()
+        halves = Image.fromarray(np.where(GREY[:40] > 100, 255, 0).astype(np.uint8))
+        converted = full(saved(tmp_path / "a.png", halves.convert(mode)))
+        assert (converted == np.asarray(halves)).all()
 
     def test_colour_becomes_luminance(self, tmp_path: Path) -> None:
         path = saved(tmp_path / "a.png", Image.new("RGB", (32, 32), (255, 0, 0)))
@@ -107,6 +107,20 @@ class TestUsable:
         found = decode(saved(tmp_path / f"a.{suffix}", image, exif=exif), 32)
         assert (found.width, found.height) == (64, 32)
         assert found.pixels[:, :15].max() < 10 and found.pixels[:, 17:].min() > 245
+
+    @pytest.mark.parametrize("aspect", ["stretch", "pad", "crop"])
+    @pytest.mark.parametrize("shape", [(64, 64), (90, 150), (151, 40)])
+    def test_the_way_back_from_the_square(self, aspect: str, shape: tuple[int, int]) -> None:
+        """A box comes back to its place, but for a pixel of the square at its edges; what was cropped away is 0."""
+        how, mask = How(64, aspect), np.zeros(shape, np.uint8)
+        middle, side = (shape[0] // 2, shape[1] // 2), min(shape) // 4
+        mask[middle[0] - side : middle[0] + side, middle[1] - side : middle[1] + side] = 2
+        back = unsquare(square(mask, how, Image.Resampling.NEAREST), *shape, how)
+        wrong = back != mask
+        assert back.shape == shape and set(np.unique(back)) == {0, 2} and wrong.mean() < 0.06
+        inner = 1 + max(shape) // 64
+        inside = [slice(at - side + inner, at + side - inner) for at in middle]
+        assert not wrong[inside[0], inside[1]].any()
 
     def test_square_is_stretched_and_antialiased(self, tmp_path: Path) -> None:
         stripes = np.tile(np.array([0, 255], np.uint8), (64, 128))  # 256 wide, 64 high

@@ -36,7 +36,6 @@ def test_agrees_with_scikit_learn(seed: int, ties: bool) -> None:
     for name, value in wanted.items():
         assert found.ratio(name) == pytest.approx(value, abs=1e-12)
     assert metrics.auc(truth, score) == pytest.approx(sk.roc_auc_score(truth, score), abs=1e-12)
-    assert metrics.brier(truth, score) == pytest.approx(sk.brier_score_loss(truth, score), abs=1e-12)
     curve = curves.roc(truth, score)
     assert curve is not None
     assert sk.auc(curve.false_positive_rate, curve.true_positive_rate) == pytest.approx(metrics.auc(truth, score))
@@ -61,7 +60,6 @@ def test_undefined_is_none() -> None:
     assert [only_negatives.ratio(name) for name in ("sensitivity", "ppv", "f1")] == [None, None, None]
     assert metrics.auc(np.ones(3, bool), np.array([0.1, 0.2, 0.3])) is None
     assert curves.roc(np.ones(3, bool), np.array([0.1, 0.2, 0.3])) is None
-    assert metrics.brier(np.ones(0, bool), np.ones(0)) is None
 
 
 def test_score_on_the_threshold_is_positive() -> None:

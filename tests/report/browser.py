@@ -12,9 +12,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import axe_core_python
+
 BINARY = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = ("gpu", "quic", "background-networking", "component-update", "sync", "dev-shm-usage")
+AXE = Path(os.environ.get("AXE_CORE") or Path(axe_core_python.__file__).with_name("axe.min.js"))
+PHONE = 375
 FLAGS = ["--headless", "--no-sandbox", "--no-first-run", "--remote-debugging-pipe", *(f"--disable-{x}" for x in QUIET)]
+
+
+# clicks every column head twice and names the columns whose numbers then stand in no order
+UNSORTED = """[...document.querySelectorAll('table.sortable')].flatMap(table =>
+  [...table.tHead.rows[0].cells].flatMap((head, column) => [1, 2].flatMap(() => {
+    head.querySelector('button').click();
+    const down = head.getAttribute('aria-sort') === 'descending';
+    const keys = [...table.tBodies[0].rows].map(row => key(row, column)).filter(k => typeof k === 'number');
+    return keys.every((k, i) => !i || (down ? keys[i - 1] >= k : keys[i - 1] <= k)) ? [] : [head.textContent];
+  })))"""
 
 
 class Tab:
@@ -92,6 +106,24 @@ class Tab:
 
     def width(self, pixels: int) -> None:
         self.call("Emulation.setDeviceMetricsOverride", width=pixels, height=800, deviceScaleFactor=1, mobile=True)
+
+    def barriers(self) -> list[Any]:
+        """What axe-core finds in the page as it stands: rule and places."""
+        self.do(AXE.read_text(encoding="utf-8"))
+        script = "axe.run().then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.target.join(' '))]))"
+        found: list[Any] = self.do(script)
+        return found
+
+    def faults(self, page: Path) -> list[Any]:
+        """Of a page at a desk and on a phone: barriers, sideways scrolling, unsorted columns, errors, requests."""
+        found: list[Any] = []
+        for width in (1280, PHONE):
+            self.width(width)
+            self.open(page)
+            wide = self.do("document.scrollingElement.scrollWidth")
+            found += self.barriers() + ([f"{wide} px wide"] if wide > width else []) + self.do(UNSORTED)
+            found += self.complaints()
+        return found
 
     def complaints(self) -> list[Any]:
         """Console messages, uncaught errors, and requests for anything but the page and data in it."""

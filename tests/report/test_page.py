@@ -110,8 +110,10 @@ def test_numbers_are_the_summarys(three: RunDir, page: Page) -> None:
         wanted += [f"{row['time']['train_total']:,.0f}", f"{row['time']['train_fold']:,.0f}"]
         assert any(line.startswith(start + " | ".join(wanted)) for line in lines), start
         counts = row["confusion"]
+        brier = row["calibration"]["measures"]["brier"]
         tail = (
-            f"{row['calibration']['brier']:.3f} | {counts['tp']} | {counts['fn']} | {counts['fp']} | {counts['tn']} |"
+            f"{brier['value']:.3f} [{brier['low']:.3f}–{brier['high']:.3f}] | {counts['tp']} | {counts['fn']} | "
+            f"{counts['fp']} | {counts['tn']} |"
         )
         assert any(line.startswith(start) and line.endswith(tail) for line in lines), start
         said = re.sub(r" \[(.+?)\]", r" \1", " ".join(wanted[:5]))
@@ -122,6 +124,23 @@ def test_numbers_are_the_summarys(three: RunDir, page: Page) -> None:
         cells = (percent(row["accuracy"]), percent(row["sensitivity"]), percent(row["specificity"]))
         line = f"| {row['arm']} | {row['iterations']} | {row['fold']} | {row['images']} | {' | '.join(cells)} | "
         assert any(item.startswith(line + f"{row['auc']:.3f}") for item in lines)
+
+
+def test_notes_on_the_number_of_patients_and_on_folds_that_disagree(three: RunDir, page: Page) -> None:
+    summary, text = read_json(three.path("summary.json")), three.path("report.md").read_text()
+    head = summary["rows"][summary["headline"]]["metrics"]
+    auc, accuracy = (head[name]["high"] - head[name]["low"] for name in ("auc", "accuracy"))
+    widths = [(size, auc / root, 100 * accuracy / root) for size, root in ((250, 0.5**0.5), (500, 1), (2000, 2))]
+    for size, area, points in widths:  # twice as sure from four times as many
+        said = f"{size:,} patients: AUC {area:.3f}, accuracy {points:.1f} points"
+        assert said in page.text and said in text
+    differing = [row for row in summary["rows"] if row["fold_auc"]["differs"]]
+    assert 0 < len(differing) < len(summary["rows"])
+    assert "Pooled AUC and the mean of the folds' AUCs differ by more than 0.01" in page.text
+    for place, row in enumerate(differing):
+        pooled, mean = row["metrics"]["auc"]["value"], row["fold_auc"]["mean"]
+        said = f"{row['arm']} at {row['iterations']}: pooled AUC {pooled:.3f} against a mean of {mean:.3f} within folds"
+        assert said in text and (said in page.text) == (place < 6)
 
 
 def test_first_screen(three: RunDir, page: Page) -> None:

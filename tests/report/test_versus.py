@@ -166,9 +166,5 @@ def only_external(page: Page) -> list[str]:
 
 
 def test_the_page_in_a_browser(tab: Tab, small: RunDir, other: RunDir, tmp_path: Path) -> None:
-    tab.width(375)
-    tab.open(write_comparison(compare_runs(load_run(small), load_run(other)), tmp_path / "out"))
-    assert tab.do("document.scrollingElement.scrollWidth") <= 375
-    tab.do("document.querySelector('th button').click()")
-    assert tab.do("document.querySelector('th').getAttribute('aria-sort')") == "ascending"
-    assert tab.complaints() == []
+    path = write_comparison(compare_runs(load_run(small), load_run(other)), tmp_path / "out")
+    assert tab.faults(path) == []

@@ -31,6 +31,26 @@ def test_signs_and_p_values() -> None:
     assert (numbers.p_value(0.0004), numbers.p_value(0.0154)) == ("< 0.001", "0.015")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "low", "high", "said", "between"),
+    [
+        ("dice", -0.00093, -0.00176, -0.00021, "−0.0009", "−0.0018 to −0.0002"),
+        ("auc", 0.0312, -0.002, 0.0644, "+0.031", "−0.002 to +0.064"),
+        ("fold_auc", 0.2, -0.4, 0.8, "+0.200", "−0.400 to +0.800"),
+        ("accuracy", 0.01234, 0.0119, 0.0128, "+1.234", "+1.190 to +1.280"),
+        ("hausdorff95", -3.21, -5.0, -1.4, "−3.2", "−5.0 to −1.4"),
+        ("wilcoxon", -0.00042, None, None, "−0.00042", "no interval"),
+        ("auc", 1e-17, None, None, "0.000", "no interval"),
+        ("auc", None, None, None, "undefined", "no interval"),
+    ],
+)
+def test_differences_show_two_digits_of_their_intervals_width(
+    name: str, value: float | None, low: float | None, high: float | None, said: str, between: str
+) -> None:
+    found = Value(value=value, low=low, high=high, method=None)
+    assert (numbers.gain(name, found), numbers.gain_bounds(name, found)) == (said, between)
+
+
 def test_verdicts() -> None:
     values = {"accuracy": 0.881, "sensitivity": None}
     against = [Verdict(arm="a", metrics={"accuracy": "above", "sensitivity": None})]

@@ -5,21 +5,26 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 
 from cxrtl.config import Experiment
 from cxrtl.data import phantom
-from cxrtl.data.feed import Part
+from cxrtl.data.feed import Part, collect
 from cxrtl.data.images import How
 from cxrtl.data.manifest import build
 from cxrtl.data.prepare import _describe
 from cxrtl.data.prepared import shard_paths, write_description
-from cxrtl.data.shards import Layout, make_shard, slices
+from cxrtl.data.shards import Layout, extra_types, make_shard, slices
+from cxrtl.learn import weights
 from cxrtl.orchestrate import frozen, ledger, plan
 from cxrtl.orchestrate.fold import FoldRun, Job
 from cxrtl.orchestrate.probe import Share
@@ -80,9 +85,9 @@ def draw_images(root: Path, patients: int = 12, seed: int = 1) -> Path:
 def prepare(experiment: Experiment, out: Path, key: bytes) -> Prepared:
     """What `data.prepare` does, in this process."""
     manifest, data = build(experiment.data, key), experiment.data
-    how = How(data.image_size, **data.decode.model_dump())
+    how = How(data.image_size, **data.decode.model_dump(), structures=len(data.structures))
     (out / "shards").mkdir(parents=True)
-    layout = Layout(str(out / "shards"), how, manifest.classes, {})
+    layout = Layout(str(out / "shards"), how, manifest.classes, extra_types(manifest))
     shards = [make_shard(number, piece, layout) for number, piece in enumerate(slices(manifest))]
     prepared = _describe(manifest, how, out, shards)
     write_description(prepared, shards)
@@ -90,21 +95,19 @@ def prepare(experiment: Experiment, out: Path, key: bytes) -> Prepared:
 
 
 def part(prepared: Prepared, held: np.ndarray) -> Part:
-    frame = pd.concat([pd.read_parquet(path) for path in shard_paths(prepared)]).iloc[np.flatnonzero(held)]
-    pixels = np.frombuffer(b"".join(frame["pixels"]), np.uint8).reshape(-1, 1, SIZE, SIZE).copy()
-    index = frame.drop(columns="pixels").reset_index(drop=True)
-    return Part(index, pixels, index["target"].to_numpy(np.int64))
+    table = pa.concat_tables([pq.read_table(path) for path in shard_paths(prepared)])
+    (found,) = collect(SimpleNamespace(iter_batches=lambda **_: [table]), prepared, [held])  # type: ignore[arg-type]
+    return found
 
 
-def train(root: Path, labels: Path, key: bytes) -> Tiny:
+def train(root: Path, labels: Path, key: bytes, raw: dict[str, Any] = RAW) -> Tiny:
     """Do what `study.run` does, fold after fold in this process."""
-    raw = {**RAW, "data": {**RAW["data"], "path": str(labels)}}  # type: ignore[dict-item]
-    experiment = Experiment.model_validate(raw)
+    experiment = Experiment.model_validate({**raw, "data": {**raw["data"], "path": str(labels)}})
     run = RunDir(root / "runs" / "tiny")
     run.root.mkdir(parents=True)
     prepared = prepare(experiment, root / "prepared" / "table-tiny", key)
     folds = ensure_folds(run, experiment, prepared)
-    starts = {recipe.name: None for recipe in experiment.recipes}
+    starts = weights.of_arms(experiment, {}, download=False)
     identity = ledger.Identity.of(experiment, prepared, folds, starts, {})
     machine = ledger.Machine("cpu", dict.fromkeys(starts, "fp32"), 1)
     saved = ledger.write(run, experiment, identity, prepared, folds, starts, machine, "cxrtl run tiny.toml", {})

@@ -20,6 +20,7 @@ from cxrtl.rundir import RunDir
 from cxrtl.use.explain import _choose, _outcomes, explain, find_prepared
 from cxrtl.use.model import open_trained
 from cxrtl.use.regions import read_regions
+from tests.report.browser import BINARY, Tab
 from tests.use.conftest import SIZE, Tiny
 
 
@@ -66,6 +67,9 @@ def test_report_shows_the_gallery_and_refuses_a_swapped_picture(explained: RunDi
     shutil.copytree(explained.root, run.root)
     page = write_report(run).read_text()
     assert page.count('class="thumbs pairs"') >= 2 and "Model-randomisation check" in page and "Peak inside" in page
+    if BINARY:
+        with Tab() as tab:
+            assert tab.faults(run.path("report.html")) == []
     (run.path("explain/image-00.png")).write_bytes(b"other")
     with pytest.raises(DamagedError, match=r"image-00\.png is not the picture"):
         write_report(run)

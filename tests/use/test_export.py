@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -19,7 +21,7 @@ from cxrtl.rundir import sha256_file
 from cxrtl.use import export as exporting
 from cxrtl.use.model import open_trained
 from cxrtl.use.square import Square
-from tests.use.conftest import CPU, Tiny
+from tests.use.conftest import CPU, Tiny, train
 
 
 @pytest.mark.parametrize("aspect", ["stretch", "pad", "crop"])
@@ -106,3 +108,36 @@ def test_real_images(shared_data: Path) -> None:
         grey = np.asarray(Image.open(path).convert("L"))
         found = Square(224, "stretch")(torch.from_numpy(grey.copy())[None, None])[0, 0].numpy()
         assert (found == square(grey, How(224))).all()
+
+
+@pytest.mark.slow
+def test_real_x_rays_at_their_own_size(shared_data: Path, tmp_path: Path, id_key: bytes) -> None:
+    """From files to probabilities on real chest X-rays, onnxruntime against PyTorch: images that no fold trained on."""
+    source = shared_data / "nih-effusion"
+    table = pd.read_csv(source / "labels.csv").groupby("finding").head(45).sort_values("image")
+    trained_on = table.groupby("finding").head(20)
+    (tmp_path / "set/images").mkdir(parents=True)
+    for name in trained_on["image"]:
+        shutil.copyfile(source / name, tmp_path / "set" / name)
+    trained_on.to_csv(tmp_path / "set/labels.csv", index=False)
+    weights = shared_data / "weights/squeezenet1_1-imagenet-features.safetensors"
+    raw = {
+        "name": "tiny",
+        "data": {"source": "table", "label_column": "finding", "positive": "effusion", "image_size": 224},
+        "folds": {"k": 2, "ungrouped": True},
+        "train": {"backbone": "squeezenet1_1", "init": f"file:{weights}", "budgets": [6], "batch_size": 10},
+    }
+    made = train(tmp_path / "home", tmp_path / "set/labels.csv", id_key, raw)
+    trained = open_trained(made.run)
+    files = [source / name for name in table["image"][~table["image"].isin(trained_on["image"])]]
+    found = exporting.export(trained, tmp_path / "model.onnx", images=exporting.read_images(files, trained))
+    assert found.images == 53 and found.difference <= 1e-4
+    session, ensemble, scores = onnxruntime.InferenceSession(tmp_path / "model.onnx"), trained.ensemble(CPU), []
+    for path in files:
+        with Image.open(path) as image:
+            grey = np.asarray(image.convert("L"))
+        (given,) = session.run(["probabilities"], {"grey": grey[None, None]})
+        wanted = ensemble(decode_file(str(path), trained.how).pixels[None].copy()).mean(0)
+        assert np.abs(given - wanted).max() < 1e-4
+        scores.append(given[0, 1])
+    assert np.std(scores) > 1e-3

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
+from sklearn.metrics import brier_score_loss, confusion_matrix, roc_auc_score, roc_curve
 
 from cxrtl.config import Data, Experiment
 from cxrtl.data.prepared import open_prepared
@@ -20,6 +20,7 @@ from cxrtl.rundir import read_predictions
 from cxrtl.use.external import as_in_training, evaluate
 from cxrtl.use.model import open_trained
 from tests.fakes import simulate
+from tests.report.browser import BINARY, Tab
 from tests.use.conftest import RAW, SIZE, Tiny, draw_images, prepare
 
 
@@ -85,6 +86,11 @@ def test_page_and_numbers(tiny: Tiny, other: Prepared, tmp_path: Path) -> None:
     right = ((score >= youden["threshold"]) == truth).mean()
     assert youden["metrics"]["accuracy"]["value"] == pytest.approx(right)
     assert said(found) in text.replace("&#39;", "'").replace("&lt;", "<").replace("&gt;", ">")
+    brier = kept["here"]["calibration"]["measures"]["brier"]
+    assert brier["value"] == pytest.approx(brier_score_loss(truth, score)) and brier["low"] < brier["high"]
+    if BINARY:
+        with Tab() as tab:
+            assert tab.faults(tmp_path / "out/external.html") == []
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])
@@ -100,3 +106,6 @@ def test_page_of_other_tasks(tiny: Tiny, tmp_path: Path, task: Task) -> None:
     known = truth.notna()
     assert values["auc"]["value"] == pytest.approx(roc_auc_score(truth[known], found.frame[f"score_{first}"][known]))
     assert text.count(f'<th scope="row">{first}</th>') == 1
+    if BINARY:
+        with Tab() as tab:
+            assert tab.faults(tmp_path / "out/external.html") == []

@@ -83,7 +83,7 @@ def test_ray_gives_the_same_rows(tiny: Tiny, broken: Path, tmp_path: Path, ray_i
 
 def test_overlays_are_named_in_the_table(tiny: Tiny, broken: Path, tmp_path: Path) -> None:
     trained = open_trained(tiny.run)
-    predict(trained, list_images([broken], "image"), tmp_path / "out.csv", overlays=tmp_path / "maps")
+    predict(trained, list_images([broken], "image"), tmp_path / "out.csv", pictures=tmp_path / "maps")
     table = pd.read_csv(tmp_path / "out.csv", keep_default_na=False)
     assert (table["overlay"] == "").tolist() == (table["reason"] != "").tolist()
     assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == [name for name in table["overlay"] if name]

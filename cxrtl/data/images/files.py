@@ -146,6 +146,21 @@ def square(grey: Grey, how: How, resampling: Image.Resampling = Image.Resampling
     return np.asarray(_resize(image, size, size, resampling))
 
 
+def unsquare(mask: Grey, height: int, width: int, how: How) -> Grey:
+    """The way back of `square`, by the nearest pixel: `[size, size]` to `[height, width]`; what was cropped away, 0."""
+    size, image, near = how.size, Image.fromarray(mask), Image.Resampling.NEAREST
+    if how.aspect == "crop":
+        side = min(height, width)
+        whole = Image.new("L", (width, height))
+        whole.paste(image.resize((side, side), near), ((width - side) // 2, (height - side) // 2))
+        return np.asarray(whole)
+    if how.aspect == "pad":
+        across, down = (max(1, round(side * size / max(width, height))) for side in (width, height))
+        left, top = (size - across) // 2, (size - down) // 2
+        image = image.crop((left, top, left + across, top + down))
+    return np.asarray(image.resize((width, height), near))
+
+
 def _resize(image: Image.Image, width: int, height: int, resampling: Image.Resampling) -> Image.Image:
     """Along the width, then along the height: left to itself, Pillow's order depends on its version, and with it the
     last bit of a pixel. `use.square` does the same in tensors."""
