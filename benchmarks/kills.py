@@ -82,6 +82,7 @@ class Run:
     length: int
     token: str = field(default_factory=lambda: secrets.token_hex(8))
     driver: subprocess.Popen[bytes] | None = None
+    starts: int = 0
     saved: dict[str, int] = field(default_factory=dict)
     family: dict[int, str] = field(default_factory=dict)  # every process seen, and when it began
 
@@ -91,6 +92,7 @@ class Run:
         words = [sys.executable, "-m", "cxrtl.cli", "run", str(self.experiment), "--home", str(self.home)]
         with (self.home / "log").open("a") as log:
             self.driver = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
+        self.starts += 1
 
     def processes(self) -> dict[int, str]:
         """The names of all living processes that descend from this run's drivers, by process id.
@@ -239,9 +241,9 @@ def recover(run: Run, before: dict[str, int]) -> bool:
 def campaign(run: Run, rng: random.Random, kills: list[Kill], most: int) -> None:
     """Kill till `most` are reached or the run ends; then let it end."""
     run.start()
-    time.sleep(rng.uniform(0, 30))  # somewhere between importing and training
+    time.sleep(rng.uniform(0, 30) if most else 0)  # somewhere between importing and training
     while len(kills) < most:
-        before, began = run.at(), time.monotonic()
+        before, began, starts = run.at(), time.monotonic(), run.starts
         found = strike(run, rng)
         if found is None:
             if run.driver and run.driver.poll() == 0:
@@ -256,12 +258,16 @@ def campaign(run: Run, rng: random.Random, kills: list[Kill], most: int) -> None
         else:
             if recover(run, before):
                 return
-            found.recovery = time.monotonic() - began
+            found.recovery, found.driver_ended = time.monotonic() - began, run.starts > starts
             time.sleep(rng.uniform(0, 3))
         told = "" if found.recovery is None else f", on again after {found.recovery:.1f} s"
         print(f"{len(kills):4} {found.kind:7} {found.redone:3} iterations redone{told}", flush=True)
-    while run.driver and run.driver.wait(600):
+    for _ in range(3):  # it may still be ending from the last kill
+        assert run.driver
+        if not run.driver.wait(900):
+            return
         run.start()
+    raise Failed("given the same command again and again, the run does not end well")
 
 
 def scores(home: Path) -> dict[str, bytes]:
@@ -292,7 +298,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--length", type=int, default=2000, help="iterations of a fold")
     args = parser.parse_args()
-    rng, kills, runs, began = random.Random(args.seed), list[Kill](), 0, time.monotonic()
+    rng, kills, runs, began = random.Random(args.seed), list[Kill](), list[Run](), time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that what it started is ended, too
     with tempfile.TemporaryDirectory(prefix="k-", ignore_cleanup_errors=True) as folder:
         toml = Path(folder, "kills.toml")
         toml.write_text(EXPERIMENT.format(length=args.length, every=EVERY))
@@ -300,32 +307,30 @@ def main() -> None:
         def fresh(name: str) -> Run:
             home = Path(folder, name)
             (home / "ray").mkdir(parents=True)
-            return Run(home, toml, args.length)
+            runs.append(Run(home, toml, args.length))
+            return runs[-1]
 
-        calm = fresh("calm")
-        calm.start()
-        assert calm.driver
-        if calm.driver.wait(600):
-            sys.exit((calm.home / "log").read_text())
-        wanted = scores(calm.home)
-        while len(kills) < args.kills:
-            run = fresh(str(runs))
-            try:
+        try:
+            calm = fresh("calm")
+            campaign(calm, rng, [], 0)
+            wanted = scores(calm.home)
+            while len(kills) < args.kills:
+                run = fresh(str(len(runs)))
                 campaign(run, rng, kills, args.kills)
                 found = scores(run.home)
                 different = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
                 if different:
                     raise Failed(f"after {len(kills)} kills other predictions: {different}")
-            except Failed as failed:
-                sys.exit(f"{failed}\n{table(kills)}\n{(run.home / 'log').read_text()[-3000:]}")
-            finally:
+                print(f"run {len(runs) - 1} done: {len(found)} tables of predictions as undisturbed", flush=True)
+        except Failed as failed:
+            sys.exit(f"{failed}\n{table(kills)}\n{(runs[-1].home / 'log').read_text()[-3000:]}")
+        finally:
+            for run in runs:
                 run.end()
-            runs += 1
-            print(f"run {runs} done: {len(found)} tables of predictions as in the undisturbed run", flush=True)
     print(table(kills))
     print(
-        f"{len(kills)} kills over {runs} runs of 2 folds × {args.length} iterations, states every {EVERY}: all "
-        f"predictions bit for bit those of an undisturbed run; {(time.monotonic() - began) / 60:.1f} minutes"
+        f"{len(kills)} kills over {len(runs) - 1} runs of 2 folds × {args.length} iterations, states every {EVERY}: "
+        f"all predictions bit for bit those of an undisturbed run; {(time.monotonic() - began) / 60:.1f} minutes"
     )
 
 
