@@ -18,6 +18,7 @@ from cxrtl.data.prepared import open_prepared, read_index
 from cxrtl.errors import PreparedError
 from cxrtl.learn import backbones, freeze, lineage, segment, state, weights
 from cxrtl.orchestrate import cluster, environment, frozen, ledger, plan, sweep
+from cxrtl.orchestrate.claim import Claim
 from cxrtl.orchestrate.fold import Job
 from cxrtl.orchestrate.probe import Prober
 from cxrtl.records import Folds, Manifest, Plan, Prepared, Trial
@@ -185,6 +186,7 @@ def run(experiment: Experiment, options: Options, watcher: Watcher) -> Outcome:
         done = [trial.name for trial in trials if folder.result(trial, hashes.get(trial.arm, ""))]
         for name in done:
             state.clear(folder.path(name))  # of one that was cut off between its result and here
+            Claim(folder.path(name), "").release()
         todo = _Todo(experiment, identity, trials, done, prepared, made, starts, kept, origin)
         if len(done) < len(trials):
             _go_on(folder, todo, saved, session, watcher)

@@ -36,10 +36,10 @@ FAULTS = {"full disk": errno.ENOSPC, "input/output error": errno.EIO, "killed": 
 LANES = 2
 LIMIT = 120  # seconds a child may take
 VARIES = re.compile(
-    rb'"(\w*seconds|tries|updated|process|images_per_second|disk_free|curve\.jsonl)": ("[^"]*"|[\d.e+-]+)'
+    rb'"(\w*seconds|tries|token|updated|process|images_per_second|disk_free|curve\.jsonl)": ("[^"]*"|[\d.e+-]+)'
 )
 SHIM = ctypes.CDLL(os.environ["LD_PRELOAD"].split(":")[0])
-OF_A_SESSION = ("lock", "plan.json", "sessions.json")
+OF_A_SESSION = ("lock", "environment.json", "plan.json", "sessions.json")
 
 
 def essence(home: Path) -> dict[str, str]:
