@@ -49,6 +49,8 @@ def essence(home: Path) -> dict[str, str]:
     for path in sorted(home.rglob("*")):
         name = re.sub(r"\.\d+-[0-9a-f]{8}\.part$", ".part", str(path.relative_to(home)))
         if path.is_file() and "tensorboard" not in path.parts and path.name not in OF_A_SESSION:
+            if name.startswith("features/") and name.endswith(".part"):
+                continue  # several runs may compute the same features at once: a part may be another's, and is left
             content = b"" if path.name == "error.txt" else VARIES.sub(b"", path.read_bytes())
             found[name] = hashlib.sha256(content).hexdigest()
     return found
