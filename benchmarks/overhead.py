@@ -51,7 +51,7 @@ experiment = config.load(toml)
 recipe, device = experiment.recipes[0], torch.device("cpu")
 found = prepared.open_prepared(next((home / "prepared").iterdir()))
 fold = folds.read_folds(home / "runs" / experiment.name / "folds.parquet").frame["fold"].to_numpy()
-began = time.time()
+began = time.perf_counter()
 size = found.image_size
 tables = [pq.read_table(path, columns=["pixels", "target"]) for path in prepared.shard_paths(found)]
 pixels = np.concatenate([np.frombuffer(b"".join(t["pixels"].to_pylist()), np.uint8) for t in tables])
@@ -68,13 +68,13 @@ for k in range(experiment.folds.k):
     optimizer = transfer.make_optimizer(recipe.train, model, 2)
     spent = []
     def milestone(at):
-        started = time.time()
+        started = time.perf_counter()
         scores[f"{k}/{at.iteration}"] = loop.predict(setting, test, model)[:, 1].tolist()
-        spent.append(time.time() - started)
+        spent.append(time.perf_counter() - started)
     at = state.State()
     loop.fit(setting, train, model, optimizer, at, loop.Hooks(milestone, lambda _: None, lambda _: None))
     inside += at.train_seconds + sum(spent)
-print(json.dumps({"wall": time.time() - began, "inside": inside, "scores": scores}))
+print(json.dumps({"wall": time.perf_counter() - began, "inside": inside, "scores": scores}))
 """
 
 ON_RAY = """
@@ -129,9 +129,9 @@ def main() -> None:
             toml = home / f"round{number}.toml"
             values = {"size": args.size, "patients": args.images // 2, "folds": args.folds, "backbone": args.backbone}
             toml.write_text(EXPERIMENT.format(round=number, budgets=budgets, **values))
-            started = time.time()
+            started = time.perf_counter()
             ray = measure(ON_RAY, home, toml)
-            command = time.time() - started
+            command = time.perf_counter() - started
             plain = measure(PLAIN, home, toml)
             equal = ray["scores"] == plain["scores"]
             extra = (float(str(ray["wall"])) - float(str(ray["inside"]))) / args.folds

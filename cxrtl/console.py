@@ -83,7 +83,7 @@ class Screen:
             self.out.print(drawing.doctor_table(checks))
 
     def training(self, run: RunDir) -> None:
-        self.started = time.time()
+        self.started = time.monotonic()
         first = reader.read(run)
         self.before = sum(trial.iteration for trial in first.trials)
         self.shown = {(trial.name, b) for trial in first.trials for b in trial.budgets[: trial.reached]}
@@ -241,7 +241,7 @@ class Screen:
         now = sum(trial.iteration for trial in found.trials)
         if now <= self.before:
             return None
-        return round((total - now) * (time.time() - self.started) / (now - self.before))
+        return round((total - now) * (time.monotonic() - self.started) / (now - self.before))
 
     def _picture(self, found: Status) -> Table:
         table = Table(box=None, pad_edge=False, show_header=False)
@@ -252,7 +252,7 @@ class Screen:
             bar = ProgressBar(total=of, completed=done, width=32)
             table.add_row(Text(trials[0].arm), bar, folds, budgets)
         speed = sum(trial.images_per_second for trial in found.trials if trial.state == "running")
-        spent = duration(time.time() - self.started)
+        spent = duration(time.monotonic() - self.started)
         table.add_row("", Text(f"{speed:.0f} img/s", style="bold"), spent, f"eta {duration(self._eta(found))}")
         return table
 

@@ -25,6 +25,12 @@ file name or patient number.
 """
 
 
+def of_system(error: OSError) -> str:
+    """What the system says of a file of ours, and what to do."""
+    what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return f"{what}. What is finished is kept: mend this and run the same command."
+
+
 class CxrtlError(Exception):
     """Base of all errors raised on purpose."""
 

@@ -12,7 +12,7 @@ import typer
 
 from cxrtl import config
 from cxrtl.console import Screen
-from cxrtl.errors import ConfigError, CxrtlError, Interrupted, ManifestError, RunError
+from cxrtl.errors import ConfigError, CxrtlError, Interrupted, ManifestError, RunError, of_system
 from cxrtl.rundir import RunDir
 
 Home = Annotated[
@@ -75,6 +75,5 @@ def manners(screen: Screen) -> Iterator[None]:
         screen.error(Interrupted("stopped. What is finished is kept: run the same command to go on."))
         raise typer.Exit(Interrupted.exit_code) from None
     except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        screen.error(RunError(f"{what}. What is finished is kept: mend this and run the same command."))
+        screen.error(RunError(of_system(error)))
         raise typer.Exit(RunError.exit_code) from None

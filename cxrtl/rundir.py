@@ -70,6 +70,14 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
         os.close(folder)
 
 
+def drop_parts(folder: Path) -> None:
+    """Remove what writers that were killed have left in `folder`; a part whose process lives is somebody's."""
+    for part in folder.glob(".*.part"):
+        writer = part.name.rsplit(".", 2)[-2].partition("-")[0]
+        if not Path("/proc", writer).exists() or writer == str(os.getpid()):
+            part.unlink(missing_ok=True)
+
+
 def write_bytes(path: Path, data: bytes) -> str:
     """Write atomically; returns the sha256."""
     write_atomic(path, lambda part: _drop(part.write_bytes(data)))
@@ -175,9 +183,9 @@ class RunDir:
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            file = self.path("lock").open("a+")
+            file = self.path("lock").open("a+b", buffering=0)  # no buffer that a full disk would refuse on closing
         except OSError as error:
-            raise RunError(f"run folder {self.root} cannot be written: {error.strerror}") from None
+            raise self._cannot_write(error) from None
         with file:
             for attempt in range(LOCK_TRIES):
                 try:
@@ -187,12 +195,18 @@ class RunDir:
                     time.sleep(0.1 if attempt < LOCK_TRIES - 1 else 0)
             else:
                 file.seek(0)
-                owner = file.read() or "?"
+                owner = file.read().decode() or "?"
                 raise LockedError(f"run {self.name!r} is being written by process {owner}: wait for it or stop it")
-            file.truncate(0)
-            file.write(f"{os.getpid()} on {os.uname().nodename}")
-            file.flush()
+            try:
+                file.truncate(0)
+                file.write(f"{os.getpid()} on {os.uname().nodename}".encode())
+                drop_parts(self.root)
+            except OSError as error:
+                raise self._cannot_write(error) from None
             yield
+
+    def _cannot_write(self, error: OSError) -> RunError:
+        return RunError(f"run folder {self.root} cannot be written: {error.strerror}")
 
     def locked(self) -> bool:
         """Whether a living process holds the run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,38 @@ def test_lock_is_held_by_one_process_and_survives_its_death(tmp_path: Path) -> N
     with run.lock():
         assert run.locked()
     assert not run.locked()
+
+
+def test_lock_is_not_kept_by_children_of_its_owner(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    code = (
+        "import subprocess, sys, time, pathlib; from cxrtl.rundir import RunDir\n"
+        f"with RunDir(pathlib.Path({str(run.root)!r})).lock():\n"
+        " child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], close_fds=False)\n"
+        " print(child.pid, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout
+        child = int(owner.stdout.readline())
+        assert run.locked()
+        owner.kill()
+        owner.wait()
+        try:
+            with run.lock():
+                os.kill(child, 0)  # it lives
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_parts_of_killed_writers_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    for writer in (ended.pid, os.getppid()):
+        (tmp_path / f".x.json.{writer}-00000000.part").touch()
+    (tmp_path / "x.json").touch()
+    with RunDir(tmp_path).lock():
+        kept = {path.name for path in tmp_path.iterdir()}
+    assert kept == {"lock", "x.json", f".x.json.{os.getppid()}-00000000.part"}
 
 
 def test_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> None:

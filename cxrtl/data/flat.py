@@ -72,6 +72,7 @@ def make(prepared: Prepared) -> Flat:
 
     Raises:
         PreparedError: the disk has too little room for it.
+        LockedError: another process writes into the set's folder.
     """
     flat, about = describe(prepared), prepared.folder / ABOUT
     wanted = {"made_from": rundir.sha256_file(prepared.folder / DATASET), "bytes": size(prepared)}  # names all shards
@@ -80,16 +81,17 @@ def make(prepared: Prepared) -> Flat:
             return flat
     except (DamagedError, OSError):
         pass  # not made yet, or cut off
-    about.unlink(missing_ok=True)
-    flat.path.unlink(missing_ok=True)  # of a set that this folder held before
-    free = shutil.disk_usage(prepared.folder).free
-    if free < size(prepared):
-        raise PreparedError(
-            f"streaming needs {size(prepared) / 1e9:.1f} GB beside the shards in {prepared.folder}, "
-            f"{free / 1e9:.1f} GB are free: make room, choose another --home, or set resources.images to 'memory'"
-        )
-    rundir.write_atomic(flat.path, lambda part: _write(part, prepared))
-    rundir.write_json(about, wanted)
+    with rundir.RunDir(prepared.folder).lock():  # which clears away what a killed writer left: it may fill the disk
+        about.unlink(missing_ok=True)
+        flat.path.unlink(missing_ok=True)  # of a set that this folder held before
+        free = shutil.disk_usage(prepared.folder).free
+        if free < size(prepared):
+            raise PreparedError(
+                f"streaming needs {size(prepared) / 1e9:.1f} GB beside the shards in {prepared.folder}, "
+                f"{free / 1e9:.1f} GB are free: make room, choose another --home, or set resources.images to 'memory'"
+            )
+        rundir.write_atomic(flat.path, lambda part: _write(part, prepared))
+        rundir.write_json(about, wanted)
     return flat
 
 

@@ -161,6 +161,7 @@ def _write_identities(manifest: Manifest, out: Path) -> None:
     private = out / "private"
     private.mkdir(mode=0o700, exist_ok=True)
     private.chmod(0o700)
+    rundir.drop_parts(private)
     # a file name that is not UTF-8 cannot stand in Parquet: its odd bytes are written as \udcNN
     paths = [path.encode("utf-8", "backslashreplace").decode() for path in manifest.frame["path"]]
     table = pa.table({"image_id": pa.array(manifest.frame["image_id"], pa.string()), "path": pa.array(paths)})

@@ -89,6 +89,14 @@ def load(folder: Path, run_hash: str, model: nn.Module, optimizer: Optimizer) ->
     return state
 
 
+def reached(folder: Path) -> int:
+    """The saved state's iteration, 0 where there is none."""
+    try:
+        return int(rundir.read_json(folder / "state.json")["iteration"])
+    except (DamagedError, OSError, KeyError, TypeError, ValueError):
+        return 0
+
+
 def restore(flat: dict[str, Tensor], model: nn.Module, optimizer: Optimizer) -> None:
     """Slots take their parameter's place in memory: fused optimizers walk through both at once."""
     model.load_state_dict({key[6:]: value for key, value in flat.items() if key.startswith("model.")})
@@ -104,6 +112,8 @@ def restore(flat: dict[str, Tensor], model: nn.Module, optimizer: Optimizer) -> 
 
 
 def clear(folder: Path) -> None:
-    """Remove the state of a finished trial."""
-    for path in (folder / "state.json", *folder.glob("state-*.safetensors")):
+    """Remove what a finished trial has no use for."""
+    rundir.drop_parts(folder)
+    names = ("state.json", "progress.json", "error.txt")
+    for path in (*(folder / name for name in names), *folder.glob("state-*.safetensors")):
         path.unlink(missing_ok=True)

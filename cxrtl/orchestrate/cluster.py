@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import socket
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import ray
@@ -15,6 +17,7 @@ import ray.data
 from cxrtl.errors import PlanError
 
 ANSWER_WITHIN = 10.0  # seconds
+LOOK_EVERY = 3.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,42 @@ def connect(address: str | None, verbose: bool) -> Iterator[list[Node]]:
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = verbose
-        yield nodes()
+        with _while_attached():
+            yield nodes()
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _while_attached() -> Iterator[None]:
+    """Ends the wait for a cluster whose node here is gone; Ray itself would wait for ever.
+
+    Raises:
+        PlanError: in place of whatever it interrupts.
+    """
+    mine, lost, over = ray.get_runtime_context().get_node_id(), threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not (over.wait(LOOK_EVERY) or lost.is_set()):
+            with suppress(Exception):  # no answer for a while is nothing that Ray does not live through
+                if not any(node["NodeID"] == mine and node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
+                    lost.set()
+                    _thread.interrupt_main()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    except (KeyboardInterrupt, Exception):
+        if not lost.is_set():
+            raise
+        raise PlanError(
+            "Ray's own process on this machine ended: killed, or out of memory. What is finished is kept: run the same "
+            "command to go on."
+        ) from None
+    finally:
+        over.set()
+        watcher.join(LOOK_EVERY)
 
 
 def _require_answer(address: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import time
 import traceback
@@ -29,7 +30,7 @@ from cxrtl import rundir
 from cxrtl.config import Recipe
 from cxrtl.data import feed
 from cxrtl.data.flat import Flat
-from cxrtl.errors import CxrtlError, SupersededError
+from cxrtl.errors import CxrtlError, SupersededError, of_system
 from cxrtl.learn import augment, devices, features, loop, memory, objective, state, transfer
 from cxrtl.learn.precision import Precision
 from cxrtl.learn.weights import Weights
@@ -93,7 +94,9 @@ def fold_trial(config: dict[str, Any], images: ray.data.Dataset, job: Job) -> No
 def describe(error: Exception, path: Path) -> str:
     """One line for the console; the traceback goes to `path`, whose folder is made where it is missing."""
     line = (str(error).strip().splitlines() or [""])[0]
-    if not isinstance(error, CxrtlError):
+    if isinstance(error, OSError) and error.filename:
+        line = of_system(error)
+    elif not isinstance(error, CxrtlError):
         line = f"{type(error).__name__}: {line}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +108,7 @@ def describe(error: Exception, path: Path) -> str:
 
 def fold_loop(config: dict[str, Any]) -> None:
     """What Ray Train runs, in this process or in a worker."""
-    started = time.time()
+    started = time.monotonic()
     job: Job = config["job"]
     trials: list[Trial] = config["trials"]
     devices.settle(job.share.cpus)
@@ -134,6 +137,9 @@ class FoldRun:
         self.folder = job.run.trial(trial)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.claim = Claim.take(self.folder)
+        rundir.drop_parts(self.folder)
+        for stale in ("result.json", "error.txt"):  # of a trial that is made again: it is neither done nor failed
+            (self.folder / stale).unlink(missing_ok=True)
         start, channels = job.weights[trial.arm], job.prepared.channels
         self.model = transfer.make_model(recipe.train, start, classes, job.seed, trial.fold, device, task, channels)
         tested = job.tested(trial)
@@ -144,7 +150,7 @@ class FoldRun:
         self.run_hash = job.hashes[trial.arm]
         self.state = state.load(self.folder, self.run_hash, self.model, self.optimizer)
         self.state.tries += 1
-        self.wall_before, self.beat = self.state.wall_seconds, 0.0
+        self.wall_before, self.beat = self.state.wall_seconds, -math.inf
         self.writer = Writer()
         self.board = Board(job.run, trial, recipe, resume_at=self.state.iteration)
 
@@ -162,7 +168,7 @@ class FoldRun:
         return loop.Images(pixels if found else pixels.to(self.device), targets, views, found)
 
     def run(self) -> None:
-        self.state.setup_seconds += time.time() - self.started
+        self.state.setup_seconds += time.monotonic() - self.started
         hooks = loop.Hooks(self.milestone, self.save, self.progress)
         with self.writer, devices.own_stream(self.device):
             loop.fit(self.setting, self.train_images, self.net, self.optimizer, self.state, hooks)
@@ -171,11 +177,11 @@ class FoldRun:
 
     def milestone(self, at: state.State) -> None:
         """Score the held-out fold, keep weights and predictions, save the state that vouches for them."""
-        started = time.time()
+        started = time.monotonic()
         scores = loop.predict(self.setting, self.test_images, self.net)
         truth = torch.cat(tuple(self.test_images.truth())).cpu()
         loss, accuracy = objective.judge(self.setting.task, self.setting.classes, scores, truth)
-        seconds = time.time() - started
+        seconds = time.monotonic() - started
         reached = Milestone(at.iteration, at.train_seconds, seconds, loss, accuracy)
         at.milestones.append(reached)
         more = at.iteration < self.trial.budgets[-1]  # after the last, the result follows at once
@@ -211,7 +217,7 @@ class FoldRun:
             state.save(self.folder, at, taken, self.run_hash)
 
     def _as_now(self, at: state.State) -> state.State:
-        at.wall_seconds = self.wall_before + time.time() - self.started
+        at.wall_seconds = self.wall_before + time.monotonic() - self.started
         return copy.deepcopy(at)
 
     def _predictions(self, iterations: int, scores: torch.Tensor, truth: torch.Tensor) -> Predictions:
@@ -233,11 +239,11 @@ class FoldRun:
     def progress(self, at: state.State) -> None:
         """A new line of the curve: shown at once on TensorBoard, and once a second to whoever watches the folder."""
         self.board.curve(at.curve[-1:])
-        if time.time() - self.beat >= HEARTBEAT:
+        if time.monotonic() - self.beat >= HEARTBEAT:
             self._tell(at)
 
     def _tell(self, at: state.State) -> None:
-        self.beat = time.time()
+        self.beat = time.monotonic()  # the clock on the wall may be set back
         self._write_curve(at)
         reached = [done.iterations for done in at.milestones]
         rundir.write_json(
@@ -247,7 +253,7 @@ class FoldRun:
                 "images": at.iteration * self.setting.train.batch_size,
                 "train_seconds": round(at.train_seconds, 3),
                 "milestones": reached,
-                "updated": self.beat,
+                "updated": time.time(),
                 "process": f"{os.getpid()} on {os.uname().nodename}",
             },
         )
@@ -270,7 +276,7 @@ class FoldRun:
             test_images=len(self.test_images),
             milestones=tuple(at.milestones),
             setup_seconds=at.setup_seconds,
-            wall_seconds=self.wall_before + time.time() - self.started,
+            wall_seconds=self.wall_before + time.monotonic() - self.started,
             images_per_second=last * self.setting.train.batch_size / at.train_seconds,
             device=devices.name(self.device),
             precision=self.setting.precision,
@@ -281,6 +287,4 @@ class FoldRun:
         )
         rundir.write_json(self.folder / "result.json", result.to_json())
         state.clear(self.folder)
-        for name in ("progress.json", "error.txt"):
-            (self.folder / name).unlink(missing_ok=True)
         self.claim.release()

@@ -16,8 +16,9 @@ from cxrtl.data.ids import fingerprint, load_key
 from cxrtl.data.images.rules import file_paths
 from cxrtl.data.prepared import open_prepared, read_index
 from cxrtl.errors import PreparedError
-from cxrtl.learn import backbones, freeze, lineage, segment, weights
+from cxrtl.learn import backbones, freeze, lineage, segment, state, weights
 from cxrtl.orchestrate import cluster, environment, frozen, ledger, plan, sweep
+from cxrtl.orchestrate.claim import Claim
 from cxrtl.orchestrate.fold import Job
 from cxrtl.orchestrate.probe import Prober
 from cxrtl.records import Folds, Manifest, Plan, Prepared, Trial
@@ -70,12 +71,14 @@ class _Todo:
 
 @dataclass
 class Session:
-    """One call of `run`: its Ray instance, begun when first needed, and its times in seconds."""
+    """One call of `run`: its Ray instance, begun when first needed, and its times in seconds; `started` is a date,
+    `begun` on a clock that nobody sets."""
 
     options: Options
     stack: ExitStack
     nodes: list[cluster.Node] = field(default_factory=list)
     started: float = field(default_factory=time.time)
+    begun: float = field(default_factory=time.monotonic)
     prepare_seconds: float = 0.0
     features_seconds: float = 0.0
     launch_seconds: float = 0.0
@@ -104,9 +107,9 @@ def prepare(data: Data, home: Path, session: Session, watcher: Watcher) -> Prepa
         pass  # not made yet, cut off or damaged: made again, keeping the shards that are whole
     watcher.stage(f"preparing {len(listed.frame)} images at {data.image_size} px")
     session.ray()
-    started = time.time()
+    started = time.monotonic()
     prepared = make(listed, data, folder, on_progress=watcher.preparing)
-    session.prepare_seconds = time.time() - started
+    session.prepare_seconds = time.monotonic() - started
     return prepared
 
 
@@ -181,6 +184,9 @@ def run(experiment: Experiment, options: Options, watcher: Watcher) -> Outcome:
         trials = plan.trials(experiment, made.k)
         hashes = saved["arm_hashes"] if saved else {}
         done = [trial.name for trial in trials if folder.result(trial, hashes.get(trial.arm, ""))]
+        for name in done:
+            state.clear(folder.path(name))  # of one that was cut off between its result and here
+            Claim(folder.path(name), "").release()
         todo = _Todo(experiment, identity, trials, done, prepared, made, starts, kept, origin)
         if len(done) < len(trials):
             _go_on(folder, todo, saved, session, watcher)
@@ -215,12 +221,12 @@ def _go_on(folder: RunDir, todo: _Todo, saved: dict[str, Any] | None, session: S
     rundir.write_json(folder.path("plan.json"), asdict(drawn))
     gpu = next(iter(probes.values())).gpu
     rundir.write_json(folder.path("environment.json"), environment.describe(gpu))
-    began, frozen_arms = time.time(), [recipe for recipe in recipes if todo.kept.get(recipe.name)]
+    began, frozen_arms = time.monotonic(), [recipe for recipe in recipes if todo.kept.get(recipe.name)]
     if frozen_arms:
         watcher.stage("computing what frozen layers give")
     machine = ledger.Machine(drawn.device, precision, share.cpus)
     bank = frozen.bank(options.home, experiment.seed, frozen_arms, todo.starts, todo.prepared, machine, share)
-    session.features_seconds = time.time() - began
+    session.features_seconds = time.monotonic() - began
     if drawn.streams:
         watcher.stage("writing pixels to stream")
     file = flat.make(todo.prepared) if drawn.streams else None
@@ -240,7 +246,7 @@ def _go_on(folder: RunDir, todo: _Todo, saved: dict[str, Any] | None, session: S
         flat=file,
     )
     watcher.training(folder)
-    session.launch_seconds = time.time() - session.started - session.prepare_seconds - session.features_seconds
+    session.launch_seconds = time.monotonic() - session.begun - session.prepare_seconds - session.features_seconds
     try:
         sweep.run(job, drawn, images, options.verbose)
     except BaseException:
@@ -283,7 +289,7 @@ def _record(folder: RunDir, todo: _Todo, session: Session, hashes: dict[str, str
         "prepare_seconds": round(session.prepare_seconds, 2),
         "features_seconds": round(session.features_seconds, 2),
         "launch_seconds": round(session.launch_seconds, 2),
-        "wall_seconds": round(time.time() - session.started, 2),
+        "wall_seconds": round(time.monotonic() - session.begun, 2),
         "trials_done": done - len(todo.done),
     }
     rundir.write_json(path, [*earlier, entry])

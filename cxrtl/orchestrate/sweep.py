@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray.data
 from ray import tune
 
 from cxrtl.errors import Interrupted, TrialError
+from cxrtl.learn import state
 from cxrtl.orchestrate.fold import Job, fold_trial
 from cxrtl.orchestrate.plan import packs
-from cxrtl.records import Plan
+from cxrtl.records import Plan, Trial
 
-MAX_DEATHS = 3  # of a trial's process, by whatever hand, before the run gives up on it
+MAX_DEATHS = 3  # of a trial's process, by whatever hand, without getting further, before the run gives up on it
 
 
 class _StopAtFault(tune.Stopper):
-    """Ends the whole run at the first trial that reports a fault of its own."""
+    """Ends the whole run at the first trial that reports a fault of its own, or that dies and dies again."""
 
     def __init__(self) -> None:
         self.fault = ""
@@ -29,6 +31,36 @@ class _StopAtFault(tune.Stopper):
 
     def stop_all(self) -> bool:
         return bool(self.fault)
+
+    def give_up(self, why: str) -> None:
+        self.fault = self.fault or why
+
+
+class Deaths(tune.Callback):
+    """Counts how often each trial's process died since its saved state last got further: machines may come and go as
+    often as they like over a long training. `give_up` is told of one that died too often."""
+
+    def __init__(self, job: Job, give_up: Callable[[str], None]) -> None:
+        self.job, self.give_up = job, give_up
+        self.seen: dict[str, tuple[int, int]] = {}  # by Tune's id: iterations kept, deaths there
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        names: list[str] = trial.config["trials"]
+        kept = sum(self._kept(self.job.trials[name]) for name in names)
+        before, deaths = self.seen.get(trial.trial_id, (0, 0))
+        deaths = 1 if kept > before else deaths + 1
+        self.seen[trial.trial_id] = kept, deaths
+        if deaths > MAX_DEATHS:
+            last = Path(trial.error_file).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1]
+            self.give_up(
+                f"the process of {', '.join(names)} died {deaths} times without getting past iteration {kept}: of too "
+                "little memory (lower train.batch_size or resources.max_concurrent), or before it could save its state "
+                f"(lower train.checkpoint_every). Then run the same command. Ray says: {last}"
+            )
+
+    def _kept(self, trial: Trial) -> int:
+        done = self.job.run.result(trial, self.job.hashes[trial.arm])
+        return trial.budgets[-1] if done else state.reached(self.job.run.trial(trial))
 
 
 def run(job: Job, plan: Plan, images: ray.data.Dataset, verbose: bool = False) -> None:
@@ -45,17 +77,10 @@ def run(job: Job, plan: Plan, images: ray.data.Dataset, verbose: bool = False) -
     order = [[trial.name for trial in pack] for pack in packs(plan.todo, step, job.share.folds)]
     trainable = tune.with_parameters(fold_trial, images=images, job=job)
     needs, stopper = {"CPU": job.share.cpus, "GPU": job.share.gpus}, _StopAtFault()
-    results = schedule(trainable, order, needs, plan.processes, stopper, verbose)
+    schedule(trainable, order, needs, plan.processes, stopper, verbose, Deaths(job, stopper.give_up))
     missing = [trial for trial in plan.todo if job.run.result(trial, job.hashes[trial.arm]) is None]
     if stopper.fault:
         raise TrialError(stopper.fault)
-    if missing and results.errors:
-        names = ", ".join(trial.name for trial in missing[:5])
-        last = str(results.errors[0]).strip().splitlines()[-1]
-        raise TrialError(
-            f"the process of {names} died {MAX_DEATHS + 1} times, of too little memory most likely: lower "
-            f"train.batch_size or resources.max_concurrent, then run the same command. Ray says: {last}"
-        )
     if missing:
         raise Interrupted(f"Ray Tune ended with {len(missing)} trial(s) to go: run the same command to go on")
 
@@ -67,9 +92,11 @@ def schedule(
     at_once: int,
     stopper: tune.Stopper | None = None,
     verbose: bool = False,
+    deaths: Deaths | None = None,
 ) -> tune.ResultGrid:
     """Run `trainable` once for each of `runs`, which it finds in its config under `trials`, in their order, `at_once`
-    of them; a process that has ended one takes the next. `needs`: what each takes, by resource."""
+    of them; a process that has ended one takes the next. `needs`: what each takes, by resource. One whose process dies
+    is run again where there is somebody to count `deaths`, who may stop it all."""
     with tempfile.TemporaryDirectory(prefix="cxrtl-tune-") as scratch:
         return tune.Tuner(
             tune.with_resources(trainable, dict(needs)),
@@ -83,7 +110,8 @@ def schedule(
             run_config=tune.RunConfig(
                 name="trials",
                 storage_path=scratch,
-                failure_config=tune.FailureConfig(max_failures=MAX_DEATHS),
+                failure_config=tune.FailureConfig(max_failures=-1 if deaths else 0),
+                callbacks=[deaths] if deaths else [],
                 stop=stopper,
                 verbose=2 if verbose else 0,
             ),

@@ -31,6 +31,7 @@ from cxrtl.report.style import (
     short,
     styled,
 )
+from cxrtl.rundir import drop_parts
 
 SHOWN_BUDGETS = 6
 SHOWN_PROGRESS = 12
@@ -56,6 +57,7 @@ def draw(loaded: Loaded, summary: Summary) -> Drawings:
     """Draw all figures into the run's `figures/`, replacing what an earlier report left there."""
     folder = loaded.run.path("figures")
     folder.mkdir(exist_ok=True)
+    drop_parts(folder)
     for kind in ("roc-", "precision-", "calibration-", "progress-", "part-", "confusion", "subgroups", "flow"):
         for stale in folder.glob(f"{kind}*.*"):
             stale.unlink()

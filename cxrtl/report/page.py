@@ -23,7 +23,7 @@ from cxrtl.report.set_beside import comparison
 from cxrtl.report.shape import Row, Summary
 from cxrtl.report.style import SHOWN_ARMS
 from cxrtl.report.summary import build
-from cxrtl.rundir import RunDir, write_bytes, write_json
+from cxrtl.rundir import RunDir, drop_parts, write_bytes, write_json
 
 SCRIPT = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
 _DIGEST = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
@@ -47,6 +47,7 @@ def write_report(run: RunDir, partial: bool = False) -> Path:
     loaded = load_run(run, partial)
     summary = build(loaded)
     samples = read_samples(run)
+    drop_parts(run.root)
     drawings = draw(loaded, summary)
     write_json(run.path("summary.json"), summary)
     write_bytes(run.path("report.md"), markdown(summary).encode())

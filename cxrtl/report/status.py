@@ -1,4 +1,7 @@
-"""What of a run is done, running and missing, read from its folder alone: from any machine that sees the storage."""
+"""What of a run is done, running and missing, read from its folder alone: from any machine that sees the storage.
+
+Whether a run lives is told by the lock that its process holds, never by how old a file is: no machine's clock matters.
+"""
 
 from __future__ import annotations
 
@@ -68,10 +71,16 @@ def _trial(run: RunDir, raw: dict[str, Any], writing: bool) -> TrialStatus:
         return status("done", budgets[-1], len(budgets), result.images_per_second, seconds)
     except (DamagedError, KeyError, TypeError):
         pass  # not done: the ledger decides what to make of it, here it is only looked at
+    failed = (folder / "error.txt").exists()
     if not (folder / "progress.json").exists():
-        return status("failed" if (folder / "error.txt").exists() else "waiting", 0, 0, 0.0, 0.0)
-    beat = read_json(folder / "progress.json")
-    state: State = "failed" if (folder / "error.txt").exists() else "running" if writing else "cut off"
+        return status("failed" if failed else "waiting", 0, 0, 0.0, 0.0)
+    try:
+        beat = read_json(folder / "progress.json")
+    except DamagedError:
+        if (folder / "progress.json").exists():
+            raise
+        return _trial(run, raw, writing)  # it has ended while we looked
+    state: State = "failed" if failed else "running" if writing else "cut off"
     seconds = float(beat["train_seconds"])
     speed = beat["images"] / seconds if seconds else 0.0
     return status(state, beat["iteration"], len(beat["milestones"]), speed, seconds)

@@ -27,7 +27,7 @@ from cxrtl.evaluate.metrics import THRESHOLD
 from cxrtl.learn import transfer
 from cxrtl.predictions import FloatArray, Predictions
 from cxrtl.records import Prepared
-from cxrtl.report.saliency import FOLDER, Explained, Mean, Picture, Randomised, Region, write_explained
+from cxrtl.report.saliency import FILE, FOLDER, Explained, Mean, Picture, Randomised, Region, write_explained
 from cxrtl.report.samples import pixels_of
 from cxrtl.use.model import Trained, best_device
 from cxrtl.use.saliency import SHARES, Saliency, cascade, pointing
@@ -91,6 +91,7 @@ def explain(trained: Trained, prepared: Prepared, masks: Masks | None = None) ->
         some = slice(0, -(-CHECKED_IMAGES // len(trained.trials)))
         checks.append(cascade(saliency, _untrained(trained), pixels[some], places[some]))
     if folder.exists():
+        (folder / FILE).unlink(missing_ok=True)  # first: it vouches for the pictures
         shutil.rmtree(folder)
     folder.mkdir()
     result = Explained(

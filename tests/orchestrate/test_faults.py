@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cxrtl.rundir import RunDir
 from tests.orchestrate.helpers import cxrtl, experiment, gone, same, scores, start, training, wait_for
 
 ARM = """
@@ -54,6 +55,8 @@ def test_killed_driver_leaves_nothing_running_and_the_same_command_goes_on(undis
     beat = wait_for(lambda: training(tmp_path), process)
     process.kill()
     process.wait()
+    with RunDir(tmp_path / "runs/small").lock():
+        pass  # none of Ray's processes, which may still be ending, has inherited it
     until = time.monotonic() + 60
     while not gone(int(beat["process"].split()[0])):  # Ray's processes share the driver's fate
         assert time.monotonic() < until
@@ -62,6 +65,32 @@ def test_killed_driver_leaves_nothing_running_and_the_same_command_goes_on(undis
     states = {each["name"]: each["state"] for each in json.loads(looked.stdout)["trials"]}
     assert states["mobilenet_v3_small/fold0"] == "cut off"
     again = cxrtl("run", experiment(tmp_path), "--home", tmp_path)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert same(scores(tmp_path), scores(undisturbed))
+
+
+@pytest.mark.slow
+def test_killed_driver_leaves_nothing_on_a_cluster_that_others_use(
+    ray_instance: None, undisturbed: Path, tmp_path: Path
+) -> None:
+    import ray
+    from ray._private import state
+
+    words = ("run", experiment(tmp_path), "--home", tmp_path, "--address", ray.get_runtime_context().gcs_address)
+    process = start(*words, log=tmp_path / "log")
+    wait_for(lambda: training(tmp_path), process)
+    assert ray.available_resources().get("CPU", 0) < 2
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 60
+    while True:
+        actors = [each for each in state.actors().values() if each["State"] != "DEAD"]
+        groups = [each for each in ray.util.placement_group_table().values() if each["state"] != "REMOVED"]
+        if not actors and not groups and ray.available_resources().get("CPU") == 2:
+            break
+        assert time.monotonic() < until, (actors, groups, ray.available_resources())
+        time.sleep(0.2)
+    again = cxrtl(*words)
     assert again.returncode == 0, again.stdout + again.stderr
     assert same(scores(tmp_path), scores(undisturbed))
 

@@ -1,0 +1,338 @@
+"""SIGKILL at random moments, over and over: what is redone, how long it takes, whether the numbers stay.
+
+    python benchmarks/kills.py [--kills 100] [--seed 0] [--length 2000]
+
+Runs of two folds on synthetic images, one after the other, each with a Ray of its own. A kill takes the process of a
+fold in training, another process of Ray's (a worker that decodes, shares out data or waits), the driver (`cxrtl run`),
+or the raylet; most come once the one before is made good, some before. Where the driver has ended, the same command is
+given again. Prints a line a kill and a table. Ends with an error where
+
+- a fold redoes more than one checkpoint interval, or loses a state that it had,
+- a process of a run whose driver or raylet was killed still lives 60 s after,
+- a run does not get on within three minutes, or
+- any prediction differs, in one bit, from those of a run that nothing befell.
+
+"Redone" is the iteration that the fold was last known to have reached, at most a second before the kill, minus that of
+the state it goes on from; "recovery", the seconds from the kill until all folds are further than they were.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import secrets
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+EVERY = 25  # iterations between saved states
+GONE_WITHIN, ON_WITHIN = 60.0, 180.0  # seconds
+IMPATIENT = 0.2  # share of kills that come before the one before is made good
+WEIGHTS = {"fold": 70, "worker": 14, "driver": 8, "raylet": 8}
+EXPERIMENT = """
+name = "kills"
+[data]
+source = "phantom"
+positive = "effusion"
+image_size = 32
+phantom_patients = 24
+[folds]
+k = 2
+[train]
+backbone = "mobilenet_v3_small"
+init = "scratch"
+budgets = [20, {length}]
+batch_size = 8
+rate = 1e-3
+checkpoint_every = {every}
+[resources]
+cpus_per_fold = 1
+"""
+
+
+@dataclass
+class Kill:
+    """One kill, and what came of it; `recovery` is None where the next did not wait for it."""
+
+    kind: str
+    redone: int
+    driver_ended: bool
+    recovery: float | None = None
+
+
+class Failed(Exception):
+    """The campaign found a fault."""
+
+
+@dataclass
+class Run:
+    """A `cxrtl run` in a home of its own, started again whenever its driver has ended."""
+
+    home: Path
+    experiment: Path
+    length: int
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
+    driver: subprocess.Popen[bytes] | None = None
+    starts: int = 0
+    saved: dict[str, int] = field(default_factory=dict)
+    family: dict[int, str] = field(default_factory=dict)  # every process seen, and when it began
+
+    def start(self) -> None:
+        environment = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "CXRTL_HOME")}
+        environment |= {"CXRTL_KILLS": self.token, "RAY_TMPDIR": str(self.home / "ray")}
+        words = [sys.executable, "-m", "cxrtl.cli", "run", str(self.experiment), "--home", str(self.home)]
+        with (self.home / "log").open("a") as log:
+            self.driver = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
+        self.starts += 1
+
+    def processes(self) -> dict[int, str]:
+        """The names of all living processes that descend from this run's drivers, by process id.
+
+        Told by their parents, by a mark in their environment (Ray's workers write their titles over it), or by having
+        been told so before: orphans are found, too.
+        """
+        mark, parents = f"CXRTL_KILLS={self.token}".encode(), dict[int, int]()
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit() and (stat := _stat(int(folder.name))):
+                parents[int(folder.name)] = int(stat[1])
+        mine = {pid for pid in parents if self.family.get(pid) == _began(pid) or mark in _read(pid, "environ")}
+        mine |= {self.driver.pid} & parents.keys() if self.driver and self.driver.poll() is None else set()
+        while more := {pid for pid, parent in parents.items() if parent in mine} - mine:
+            mine |= more
+        self.family |= {pid: _began(pid) for pid in mine}
+        return {pid: _read(pid, "cmdline").partition(b"\0")[0].decode(errors="replace") for pid in mine}
+
+    def folds(self) -> dict[str, Path]:
+        return {path.name: path for path in sorted((self.home / "runs/kills").glob("*/fold*"))}
+
+    def at(self) -> dict[str, int]:
+        """The iteration that each fold says it has reached."""
+        return {name: self._read(path, "progress.json", "iteration") for name, path in self.folds().items()}
+
+    def kept(self) -> dict[str, int]:
+        """The iteration of each fold's saved state; fails where it has gone back."""
+        for name, path in self.folds().items():
+            now = self._read(path, "state.json", "iteration")
+            if now < self.saved.get(name, 0):
+                raise Failed(f"{name} had a state at iteration {self.saved[name]}, and now one at {now}")
+            self.saved[name] = now
+        return dict(self.saved)
+
+    def _read(self, folder: Path, name: str, key: str) -> int:
+        while not (folder / "result.json").exists():
+            try:
+                return int(json.loads((folder / name).read_text())[key])
+            except OSError:  # nothing is written yet, or all is done
+                if not (folder / "result.json").exists():
+                    return 0
+        return self.length
+
+    def targets(self) -> dict[str, list[int]]:
+        names, training = self.processes(), []
+        for path in self.folds().values():
+            try:
+                training.append(int(json.loads((path / "progress.json").read_text())["process"].split()[0]))
+            except OSError:
+                continue
+        found = {
+            "fold": [pid for pid in training if pid in names],
+            "worker": [pid for pid, name in names.items() if name.startswith("ray::") and pid not in training],
+            "driver": [self.driver.pid] if self.driver and self.driver.poll() is None else [],
+            "raylet": [pid for pid, name in names.items() if name.endswith("/raylet")],
+        }
+        return {kind: pids for kind, pids in found.items() if pids}
+
+    def end(self) -> None:
+        """Kill whatever is left."""
+        for pid in self.processes():
+            kill(pid)
+        if self.driver:
+            self.driver.wait()
+
+
+def kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _read(pid: int, what: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{what}").read_bytes()
+    except OSError:  # it has just ended
+        return b""
+
+
+def _stat(pid: int) -> list[str]:
+    """State, parent and so on; empty where the process has ended, or waits to be reaped."""
+    found = _read(pid, "stat").decode(errors="replace").rpartition(")")[2].split()
+    return found if found and found[0] != "Z" else []
+
+
+def _began(pid: int) -> str:
+    """The clock's tick: with it a number tells a process from a later one of the same number."""
+    return (_stat(pid) or [""] * 20)[19]
+
+
+def wait(left: Callable[[], object], what: str) -> None:
+    """Until nothing is left."""
+    until = time.monotonic() + GONE_WITHIN
+    while still := left():
+        if time.monotonic() > until:
+            raise Failed(f"{GONE_WITHIN:.0f} s after the kill of {what} there are still {still}")
+        time.sleep(0.05)
+
+
+def strike(run: Run, rng: random.Random) -> Kill | None:
+    """Kill something, and see that what belongs to it goes, too; None where the run has ended."""
+    assert run.driver
+    targets = run.targets()
+    if "driver" not in targets:
+        return None
+    kinds = list(targets)
+    kind = rng.choices(kinds, [WEIGHTS[name] for name in kinds])[0]
+    pid = rng.choice(sorted(targets[kind]))
+    before = run.at()
+    kill(pid)
+    left = run.processes if kind in ("driver", "raylet") else lambda: _stat(pid)
+    wait(left, f"the {kind}")
+    kept = run.kept()
+    struck = [name for name, path in run.folds().items() if kind != "worker" and hit(kind, pid, path)]
+    redone = max((before[name] - kept[name] for name in struck if name in before), default=0)
+    if redone > EVERY:
+        raise Failed(f"killing the {kind} cost {redone} iterations, of {before} there are {kept}")
+    return Kill(kind, max(redone, 0), run.driver.poll() is not None)
+
+
+def hit(kind: str, pid: int, fold: Path) -> bool:
+    """Whether the kill ended this fold's process."""
+    try:
+        trained = int(json.loads((fold / "progress.json").read_text())["process"].split()[0])
+    except OSError:
+        return False
+    return kind != "fold" or trained == pid
+
+
+def recover(run: Run, before: dict[str, int]) -> bool:
+    """Wait until a fold is further than it was, or the run is done; give the command again where it has ended."""
+    until = time.monotonic() + ON_WITHIN
+    while time.monotonic() < until:
+        assert run.driver
+        if run.driver.poll() == 0:
+            return True
+        if run.driver.poll() is not None:
+            run.start()
+        run.kept()
+        now = run.at()
+        if now and all(now[name] > at or now[name] == run.length for name, at in before.items()):
+            return False
+        time.sleep(0.05)
+    raise Failed(f"the run did not get on from {before}, is at {run.at()}: see {run.home / 'log'}")
+
+
+def campaign(run: Run, rng: random.Random, kills: list[Kill], most: int) -> None:
+    """Kill till `most` are reached or the run ends; then let it end."""
+    run.start()
+    time.sleep(rng.uniform(0, 30) if most else 0)  # somewhere between importing and training
+    while len(kills) < most:
+        before, began, starts = run.at(), time.monotonic(), run.starts
+        found = strike(run, rng)
+        if found is None:
+            if run.driver and run.driver.poll() == 0:
+                return
+            recover(run, before)
+            continue
+        kills.append(found)
+        if rng.random() < IMPATIENT:
+            if found.driver_ended:
+                run.start()
+            time.sleep(rng.uniform(0, 6))
+        else:
+            if recover(run, before):
+                return
+            found.recovery, found.driver_ended = time.monotonic() - began, run.starts > starts
+            time.sleep(rng.uniform(0, 3))
+        told = "" if found.recovery is None else f", on again after {found.recovery:.1f} s"
+        print(f"{len(kills):4} {found.kind:7} {found.redone:3} iterations redone{told}", flush=True)
+    for _ in range(3):  # it may still be ending from the last kill
+        assert run.driver
+        if not run.driver.wait(900):
+            return
+        run.start()
+    raise Failed("given the same command again and again, the run does not end well")
+
+
+def scores(home: Path) -> dict[str, bytes]:
+    paths = sorted((home / "runs/kills").glob("*/fold*/predictions-*.parquet"))
+    return {str(path.relative_to(home)): path.read_bytes() for path in paths}
+
+
+def table(kills: list[Kill]) -> str:
+    lines = [
+        "| killed | times | driver ended | redone, median and most | recovery s, median and most |",
+        "|---|---|---|---|---|",
+    ]
+    for kind in (*WEIGHTS, "all"):
+        chosen = [each for each in kills if kind in (each.kind, "all")]
+        if chosen:
+            redone = [each.redone for each in chosen]
+            waited = [each.recovery for each in chosen if each.recovery is not None] or [0.0]
+            lines.append(
+                f"| {kind} | {len(chosen)} | {sum(each.driver_ended for each in chosen)} | "
+                f"{statistics.median(redone):.0f}, {max(redone)} | {statistics.median(waited):.1f}, {max(waited):.1f} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--length", type=int, default=2000, help="iterations of a fold")
+    args = parser.parse_args()
+    rng, kills, runs, began = random.Random(args.seed), list[Kill](), list[Run](), time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that what it started is ended, too
+    with tempfile.TemporaryDirectory(prefix="k-", ignore_cleanup_errors=True) as folder:
+        toml = Path(folder, "kills.toml")
+        toml.write_text(EXPERIMENT.format(length=args.length, every=EVERY))
+
+        def fresh(name: str) -> Run:
+            home = Path(folder, name)
+            (home / "ray").mkdir(parents=True)
+            runs.append(Run(home, toml, args.length))
+            return runs[-1]
+
+        try:
+            calm = fresh("calm")
+            campaign(calm, rng, [], 0)
+            wanted = scores(calm.home)
+            while len(kills) < args.kills:
+                run = fresh(str(len(runs)))
+                campaign(run, rng, kills, args.kills)
+                found = scores(run.home)
+                different = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
+                if different:
+                    raise Failed(f"after {len(kills)} kills other predictions: {different}")
+                print(f"run {len(runs) - 1} done: {len(found)} tables of predictions as undisturbed", flush=True)
+        except Failed as failed:
+            sys.exit(f"{failed}\n{table(kills)}\n{(runs[-1].home / 'log').read_text()[-3000:]}")
+        finally:
+            for run in runs:
+                run.end()
+    print(table(kills))
+    print(
+        f"{len(kills)} kills over {len(runs) - 1} runs of 2 folds × {args.length} iterations, states every {EVERY}: "
+        f"all predictions bit for bit those of an undisturbed run; {(time.monotonic() - began) / 60:.1f} minutes"
+    )
+
+
+if __name__ == "__main__":
+    main()
