@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from cxrtl.errors import ManifestError
 
@@ -28,6 +29,13 @@ MANIFEST_COLUMNS = ("image_id", "patient_id", "study_id", "label", "path")
 INDEX_COLUMNS = ("row", "image_id", "patient_id", "study_id", "label", "target", "content_hash")
 SIZE_COLUMNS = ("original_width", "original_height")  # of a picture before it was fitted into the square, pixels
 READER = "reader_"  # what columns of the source with readers' words on its images start with
+# What files of a run may say, wherever the folder comes from: `from_json` of the types below takes nothing else.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]  # of an arm or file: it leads out of nowhere
+Within = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)+$")]  # a folder inside
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0)]
+Budgets = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 FOLD_COLUMNS = ("image_id", "patient_id", "label", "content_hash", "fold")
 
 
@@ -159,14 +167,19 @@ def held_out(folds: pd.DataFrame) -> pd.DataFrame:
 class Trial:
     """One unit of work: an arm on a fold, up to its last budget. `folder` is relative to the run folder."""
 
-    arm: str
-    fold: int
-    budgets: tuple[int, ...]
-    folder: str
+    arm: Name
+    fold: Count
+    budgets: Budgets
+    folder: Within
 
     @property
     def name(self) -> str:
         return self.folder
+
+    @classmethod
+    def from_json(cls, raw: Any) -> Trial:
+        """Raises ValueError where `raw` describes none."""
+        return _TRIAL.validate_python(raw)
 
 
 @dataclass(frozen=True)
@@ -179,11 +192,28 @@ class Milestone:
     segmentation: 1 - the mean Dice.
     """
 
-    iterations: int
-    train_seconds: float
-    evaluate_seconds: float
+    iterations: Count
+    train_seconds: Seconds
+    evaluate_seconds: Seconds
     held_out_loss: float
     held_out_accuracy: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`progress.json`: how far a trial is, about once a second. `updated` in seconds since 1970, by its own clock."""
+
+    iteration: Count
+    images: Count
+    train_seconds: Seconds
+    milestones: tuple[Count, ...]
+    updated: Seconds
+    process: str
+
+    @classmethod
+    def from_json(cls, raw: Any) -> Progress:
+        """Raises ValueError where `raw` describes none."""
+        return _PROGRESS.validate_python(raw)
 
 
 @dataclass(frozen=True)
@@ -196,30 +226,35 @@ class FoldResult:
     `data_wait_seconds` were spent waiting for images on disk.
     """
 
-    arm: str
-    fold: int
-    budgets: tuple[int, ...]
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    arm: Name
+    fold: Count
+    budgets: Budgets
     run_hash: str
-    train_images: int
-    test_images: int
+    train_images: Count
+    test_images: Count
     milestones: tuple[Milestone, ...]
-    setup_seconds: float
-    wall_seconds: float
-    images_per_second: float
+    setup_seconds: Seconds
+    wall_seconds: Seconds
+    images_per_second: Seconds
     device: str
     precision: str
-    threads: int
-    tries: int
-    files: dict[str, str]
-    data_wait_seconds: float = 0.0
+    threads: Count
+    tries: Count
+    files: dict[Name, Sha256]
+    data_wait_seconds: Seconds = 0.0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, raw: dict[str, Any]) -> FoldResult:
-        milestones = tuple(Milestone(**item) for item in raw["milestones"])
-        return cls(**{**raw, "budgets": tuple(raw["budgets"]), "milestones": milestones})
+    def from_json(cls, raw: Any) -> FoldResult:
+        """Raises ValueError where `raw` describes none."""
+        return _RESULT.validate_python(raw)
+
+
+_TRIAL, _PROGRESS, _RESULT = TypeAdapter(Trial), TypeAdapter(Progress), TypeAdapter(FoldResult)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ LAYERS = [
     ("drawing",),
     ("console",),
     ("options",),
-    ("verbs", "weights_cli"),
+    ("verbs", "weights_cli", "submit_cli"),
     ("cli",),
 ]
 NO_TORCH_NO_RAY = ["errors", "config", "records", "predictions", "rundir", "evaluate", "report"]

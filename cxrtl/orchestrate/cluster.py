@@ -6,15 +6,17 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import ray
 import ray.data
+from ray._private import ray_constants
 
 from cxrtl.errors import PlanError
 
 ANSWER_WITHIN = 10.0  # seconds
+OWN = "local"  # a Ray of our own on this machine
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def connect(address: str | None, verbose: bool) -> Iterator[list[Node]]:
     Raises:
         PlanError: no cluster answers at the address.
     """
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    address = address_of(address)
     _require_answer(address)
     # Tune's own tables and files, and Ray's hints, are for other uses: our display and ledger take their place.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -56,12 +58,13 @@ def connect(address: str | None, verbose: bool) -> Iterator[list[Node]]:
         for name in ("ray", "ray.tune", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        ray.init(
-            address=address,
-            log_to_driver=verbose,
-            logging_level=logging.INFO if verbose else logging.ERROR,
-            include_dashboard=None if address != "local" else False,
-        )
+        with _on_loopback() if address == OWN else nullcontext():
+            ray.init(
+                address=address,
+                log_to_driver=verbose,
+                logging_level=logging.INFO if verbose else logging.ERROR,
+                include_dashboard=None if address != OWN else False,
+            )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise PlanError(f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}") from None
     try:
@@ -70,6 +73,23 @@ def connect(address: str | None, verbose: bool) -> Iterator[list[Node]]:
         yield nodes()
     finally:
         ray.shutdown()
+
+
+def address_of(given: str | None) -> str:
+    """The cluster to join, or `OWN`."""
+    return given or os.environ.get("RAY_ADDRESS") or OWN
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Ray's processes listen on the node's address, or on all there are. On Linux that is one that other machines
+    reach, whatever `ray.init` is told; as on Windows and macOS, ours is the loopback's, out of others' reach."""
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _require_answer(address: str) -> None:
