@@ -25,6 +25,7 @@ import typer.main
 import yaml
 
 from cxrtl.cli import app
+from tests.orchestrate.helpers import experiment, wait_for
 
 ROOT = Path(__file__).parents[1]
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -167,7 +168,7 @@ def test_every_number_says_why(name: str) -> None:
     """In a comment on its line, or on the next to it."""
     lines = (ROOT / name).read_text().splitlines()
     for place, line in enumerate(lines):
-        if re.search(r': *"?\d+\w*"?([ ,}]|$)', line.partition("#")[0]):
+        if re.search(r': +"?\d+\w*"?([ ,}]|$)', line.partition("#")[0]):
             assert any("#" in near for near in lines[max(0, place - 1) : place + 2]), line
 
 
@@ -198,6 +199,7 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     env = {key: value for key, value in os.environ.items() if key not in unwanted}
     env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "HOME": str(tmp_path)}
     env |= {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}", "METRICS": str(free_port())}
+    env["RAY_metrics_report_interval_ms"] = "1000"  # ten seconds otherwise
     head = ["start", "--head", f"--port={gcs}", "--num-cpus=2", "--dashboard-host=127.0.0.1"]
     command = [RAY, *head, f"--dashboard-port={dashboard}", f"--metrics-export-port={env['METRICS']}", "--block"]
     with (tmp_path / "head.log").open("w") as log:
@@ -216,11 +218,11 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     process.wait(timeout=60)
 
 
-def submit(cluster: tuple[str, dict[str, str]], *words: str) -> subprocess.Popen[str]:
+def submit(cluster: tuple[str, dict[str, str]], *words: str | Path) -> subprocess.Popen[str]:
     address, env = cluster
-    command = [sys.executable, "-m", "cxrtl.cli", "submit", "jobs/experiments/demo.toml", "--address", address]
+    command = [sys.executable, "-m", "cxrtl.cli", "submit", *map(str, words), "--address", address]
     pipe = subprocess.PIPE
-    return subprocess.Popen([*command, *words], env=env, cwd=ROOT, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(command, env=env, cwd=ROOT, stdout=pipe, stderr=subprocess.STDOUT, text=True)
 
 
 def said(process: subprocess.Popen[str], text: str) -> None:
@@ -234,24 +236,32 @@ def said(process: subprocess.Popen[str], text: str) -> None:
     raise AssertionError("".join(lines))
 
 
+def counted(port: str) -> bool:
+    """Whether the node's Prometheus metrics have those of a trial, with its tags."""
+    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
+    names = ("images_per_second", "iterations_total")
+    tags = ('run="small"', 'arm="mobilenet_v3_small"', 'fold="')
+    lines = [line for line in text.splitlines() if not line.startswith("#") and all(tag in line for tag in tags)]
+    return all(any(line.startswith(f"ray_cxrtl_{name}") for line in lines) for name in names)
+
+
 @pytest.mark.slow
 def test_submit_is_left_found_stopped_and_gone_on_with(cluster: tuple[str, dict[str, str]], tmp_path: Path) -> None:
-    knobs = ("data.phantom_patients=24", "folds.k=2", "train.budgets=[10,400]", "train.batch_size=8")
-    words = [word for knob in knobs for word in ("--set", knob)] + ["--home", str(tmp_path / "home")]
-    run = tmp_path / "home/runs/demo"
+    words = [experiment(tmp_path), "--set", "train.budgets=[20,1500]", "--home", tmp_path / "home"]
+    run, token = tmp_path / "home/runs/small", cluster[1]["RAY_AUTH_TOKEN"]
 
     first = submit(cluster, *words)
     said(first, "submitted")
-    said(first, "10 iterations")
-    metrics = urllib.request.urlopen(f"http://127.0.0.1:{cluster[1]['METRICS']}/metrics", timeout=10).read().decode()
-    assert re.search(r'ray_cxrtl_images_per_second\{.*arm="', metrics), re.findall("ray_cxrtl[^{ ]*", metrics)
+    said(first, "at 20 iterations")
+    wait_for(lambda: counted(cluster[1]["METRICS"]), first, 60)
     first.send_signal(signal.SIGINT)
     assert first.wait(60) == 130  # left, and the job goes on
 
     second = submit(cluster, *words)
     said(second, "was running already")
     stopper = submit(cluster, *words, "--stop")
-    assert stopper.wait(120) == 0 and "stopped cxrtl-demo-" in (stopper.stdout.read() if stopper.stdout else "")
+    told, _ = stopper.communicate(timeout=120)
+    assert stopper.returncode == 0 and "stopped cxrtl-small-" in told, told
     assert second.wait(60) == 130
     assert not (run / "report.html").exists()
 
@@ -260,17 +270,18 @@ def test_submit_is_left_found_stopped_and_gone_on_with(cluster: tuple[str, dict[
     rest, _ = third.communicate(timeout=300)
     assert third.returncode == 0, rest
     assert (run / "report.html").exists()
-    told = [json.loads(line)["event"] for line in (run / "log.jsonl").read_text().splitlines()]
-    assert told.count("begun") == 2 and told[-1] == "ended"
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert not [path for path in files if cluster[1]["RAY_AUTH_TOKEN"].encode() in path.read_bytes()]
+    events = [json.loads(line)["event"] for line in (run / "log.jsonl").read_text().splitlines()]
+    assert events.count("begun") == 2 and events[-1] == "ended"
+    trials = "".join(path.read_text() for path in run.glob("*/fold*/log.jsonl"))
+    assert '"restarted"' in trials
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
 
 
 @pytest.mark.slow
 def test_submit_without_the_token_says_so(cluster: tuple[str, dict[str, str]]) -> None:
     address, env = cluster
     for change, code in (({"RAY_AUTH_MODE": "disabled"}, "(401)"), ({"RAY_AUTH_TOKEN": "0" * 64}, "(403)")):
-        process = submit((address, {**env, **change}))
+        process = submit((address, {**env, **change}), "jobs/experiments/demo.toml")
         text, _ = process.communicate(timeout=60)
         assert process.returncode == 2 and code in text and "Traceback" not in text, text
 

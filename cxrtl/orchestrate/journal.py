@@ -33,7 +33,7 @@ def note(folder: Path, event: str, level: Literal["info", "warning", "error"] = 
     """Add an event to the log in `folder`."""
     path = folder / FILE
     earlier = path.read_bytes() if path.exists() else b""
-    record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "level": level, "event": event, **fields}
+    record = {"time": datetime.now(UTC).isoformat(timespec="microseconds"), "level": level, "event": event, **fields}
     rundir.write_bytes(path, earlier + json.dumps(record).encode() + b"\n")
 
 

@@ -124,8 +124,8 @@ def test_two_at_the_same_moment_share_one_job() -> None:
 
 def test_the_experiment_travels_and_nothing_secret_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "hush-token")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-key")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "S3CR3T-token")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "S3CR3T-key")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "folds.parquet").write_bytes(b"folds")
     client = Client()
@@ -139,7 +139,7 @@ def test_the_experiment_travels_and_nothing_secret_does(tmp_path: Path, monkeypa
     assert not [name for name in client.uploaded if "__pycache__" in name]
     (tmp_path / "sent.toml").write_bytes(client.uploaded["mine.toml"])
     assert config.load(tmp_path / "sent.toml") == wish.experiment
-    assert "hush" not in repr(sent) and b"hush" not in b"".join(client.uploaded.values())
+    assert "S3CR3T" not in repr(sent) and b"S3CR3T" not in b"".join(client.uploaded.values())
 
 
 def test_too_much_to_upload_names_what_is_largest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
