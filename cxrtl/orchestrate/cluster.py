@@ -6,8 +6,9 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
 import ray.data
@@ -58,7 +59,7 @@ def connect(address: str | None, verbose: bool) -> Iterator[list[Node]]:
         for name in ("ray", "ray.tune", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        with _on_loopback() if address == OWN else nullcontext():
+        with _to_itself() if address == OWN else nullcontext():
             ray.init(
                 address=address,
                 log_to_driver=verbose,
@@ -81,15 +82,18 @@ def address_of(given: str | None) -> str:
 
 
 @contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Ray's processes listen on the node's address, or on all there are. On Linux that is one that other machines
-    reach, whatever `ray.init` is told; as on Windows and macOS, ours is the loopback's, out of others' reach."""
+def _to_itself() -> Iterator[None]:
+    """Out of others' reach. Ray's processes listen on the node's address, or on all there are: on Linux one that other
+    machines reach, whatever `ray.init` is told. As on Windows and macOS, ours is the loopback's. There, other users are
+    kept out by the token that Ray makes, once they cannot read it."""
     before = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+        with suppress(OSError):  # there is none, or it is not ours to change
+            Path("~/.ray/auth_token").expanduser().chmod(0o600)
 
 
 def _require_answer(address: str) -> None:

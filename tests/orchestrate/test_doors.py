@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ray._private import services
 
+from cxrtl.orchestrate import cluster
 from tests.orchestrate.helpers import command, environment, experiment, training, wait_for
 
 LISTENING = "0A"
@@ -48,6 +50,16 @@ def listening(pids: list[int]) -> list[tuple[str, str]]:
                 words = Path(f"/proc/{sockets[cells[9]]}/cmdline").read_bytes().replace(b"\0", b" ").decode()
                 found.append((cells[1], words[:120]))
     return found
+
+
+def test_the_token_of_an_own_ray_is_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with cluster._to_itself():
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray/auth_token").write_text("as Ray does")
+    assert (tmp_path / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
+    with cluster._to_itself():
+        assert services.get_node_ip_address() == "127.0.0.1"
 
 
 @pytest.mark.slow
