@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from cxrtl.config import Experiment, Recipe
-from cxrtl.records import Count, FlowStep, Seconds
+from cxrtl.records import FlowStep
+from cxrtl.trials import Count, Seconds
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{0,64}$")]
 
