@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cxrtl import config, verbs, weights_cli
+from cxrtl import config, submit_cli, verbs, weights_cli
 from cxrtl.console import Screen
 from cxrtl.options import (
     Address,
@@ -22,6 +22,7 @@ from cxrtl.options import (
     data_of,
     experiment_of,
     home_folder,
+    lasting,
     manners,
     run_folder,
 )
@@ -141,7 +142,8 @@ def audit(
     """Look for leaks, look-alikes and shortcuts: in a run, or in images before anything trains on them."""
     screen = Screen(as_json)
     with manners(screen):
-        is_run = (source / "experiment.resolved.json").exists()
+        is_run = (lasting(source) / "experiment.resolved.json").exists()
+        source = lasting(source) if is_run else source
         experiment = None if is_run else experiment_of(source, set_ or [])
         from contextlib import ExitStack
 
@@ -164,14 +166,19 @@ def status(
     folder: Folder,
     as_json: Json = False,
     watch: Annotated[bool, typer.Option(help="Look again every two seconds until the run ends.")] = False,
+    log: Annotated[bool, typer.Option(help="What happened so far instead: an object a line.")] = False,
 ) -> None:
     """What of a run is done, running and missing."""
+    from cxrtl.orchestrate import journal
     from cxrtl.report import status as reader
 
-    screen = Screen(as_json)
+    screen, run = Screen(as_json), RunDir(lasting(folder).absolute())
     with manners(screen):
+        if log:
+            screen.events(journal.read(run))
+            return
         while True:
-            found = reader.read(RunDir(folder.absolute()))
+            found = reader.read(run)
             screen.status(found)
             if not watch or not found.writing:
                 return
@@ -211,10 +218,20 @@ def compare(
             found = versus.compare_published(loaded, second)
         else:
             found = versus.compare_runs(loaded, load_run(run_folder(second)), unpaired)
-        screen.written(page.write_comparison(found, out or loaded.run.path(f"compare-{second.absolute().stem}")))
+        screen.written(
+            page.write_comparison(found, lasting(out or loaded.run.path(f"compare-{second.absolute().stem}")))
+        )
 
 
-for verb in (verbs.predict, verbs.evaluate, verbs.explain, verbs.export, verbs.doctor, verbs.bench):
+for verb in (
+    submit_cli.submit,
+    verbs.predict,
+    verbs.evaluate,
+    verbs.explain,
+    verbs.export,
+    verbs.doctor,
+    verbs.bench,
+):
     app.command()(verb)
 
 

@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -107,7 +108,7 @@ class Report(Table):
 class Recipe(Table):
     """An arm with every knob filled in."""
 
-    name: str
+    name: str = Field(pattern=NAME)
     train: Train
     augment: Augment
 
@@ -197,8 +198,16 @@ def parse(raw: dict[str, Any], where: str = "experiment") -> Experiment:
         raise ConfigError(f"{where}: {faults.count(chr(10)) + 1} fault(s)\n{faults}") from None
 
 
+def refuse_secret(place: str, what: str) -> None:
+    """Raises ConfigError where `place`, a path or URL, holds a password or key: logs and run folders would keep it."""
+    url = urlsplit(place)
+    if "@" in url.netloc or re.search(r"key|secret|token|password", url.query, re.IGNORECASE):
+        raise ConfigError(f"{what} holds a password or key, which logs and runs would keep: take it out of the URL")
+
+
 def expand(path: str) -> Path:
     """Fill `$NAME` and `~` into a path of the experiment file and make it absolute."""
+    refuse_secret(path, "a path of the experiment")
 
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[2]

@@ -93,6 +93,14 @@ class Screen:
         self.watching = threading.Thread(target=self._watch, args=(run, first), daemon=True)
         self.watching.start()
 
+    def log(self, line: str) -> None:
+        """A line of a job's log; with `as_json` the object that the job printed, or one that holds the line."""
+        print(line if not self.as_json or line.startswith("{") else json.dumps({"log": line}), flush=True)
+
+    def events(self, found: list[dict[str, Any]]) -> None:
+        for event in found:
+            print(json.dumps(event), flush=True)
+
     # results
 
     def finished(self, run: RunDir, report: Path, done_before: int, trials: int) -> None:
@@ -165,7 +173,8 @@ class Screen:
         for trial in found.trials:
             table.add_row(*_cells(trial))
         self.out.print(table)
-        self.out.print(", ".join(f"{found.count(s)} {s}" for s in get_args(State) if found.count(s)))
+        counts = ", ".join(f"{found.count(s)} {s}" for s in get_args(State) if found.count(s))
+        self.out.print(f"{counts}; {escape(found.note)}" if found.note else counts, soft_wrap=True)
 
     def predicted(self, table: Path, scored: int, reasons: dict[str, int]) -> None:
         failed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())

@@ -32,9 +32,17 @@ Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder, s
 
 def home_folder(given: Path | None) -> Path:
     """Where runs and prepared sets live. A Ray job's working directory is a copy that is thrown away: not there."""
-    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    fallback = Path.home() / "cxrtl" if in_job else Path()
+    fallback = Path.home() / "cxrtl" if _in_job() else Path()
     return (given or Path(os.environ.get("CXRTL_HOME") or fallback)).expanduser().absolute()
+
+
+def lasting(path: Path) -> Path:
+    """Where a path of a run, or of what a verb writes, lies: if relative, from here, in a Ray job from home."""
+    return (home_folder(None) if _in_job() else Path()) / path
+
+
+def _in_job() -> bool:
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
 def data_of(source: Path, overrides: list[str]) -> config.Data:
@@ -57,7 +65,7 @@ def experiment_of(source: Path, overrides: list[str]) -> config.Experiment:
 
 def run_folder(folder: Path) -> RunDir:
     """The run in `folder`; raises ConfigError where there is none."""
-    root = folder.absolute()
+    root = lasting(folder).absolute()
     if not (root / "experiment.resolved.json").exists():
         raise ConfigError(f"{root} holds no run: give the folder that `cxrtl run` printed, such as runs/demo")
     return RunDir(root)

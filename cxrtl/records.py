@@ -3,8 +3,9 @@
     Manifest      what the images are                        (data.manifest → data.prepare)
     Prepared      decoded pixels in Parquet shards           (data.prepare → data.feed)
     Folds         which image is held out when               (data.folds → orchestrate)
-    Trial, Plan   what will train where                      (orchestrate.plan → orchestrate.sweep)
-    FoldResult    what one trial did                         (orchestrate.fold → report)
+    Plan          what will train where                      (orchestrate.plan → orchestrate.sweep)
+
+Trials, and what each did, are in `trials`.
 
 `predictions.Predictions`, out-of-fold scores, is the hinge between training and all that judges it.
 """
@@ -12,15 +13,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from cxrtl.errors import ManifestError
+from cxrtl.trials import FoldResult as FoldResult
+from cxrtl.trials import Milestone as Milestone
+from cxrtl.trials import Progress as Progress
+from cxrtl.trials import Trial as Trial
 
 IntArray = npt.NDArray[np.int64]
 Task = Literal["binary", "multiclass", "multilabel", "segmentation"]
@@ -153,73 +158,6 @@ def held_out(folds: pd.DataFrame) -> pd.DataFrame:
     ]
     found = pd.concat(parts, ignore_index=True)
     return found[found["fold"] >= 0].reset_index(drop=True)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One unit of work: an arm on a fold, up to its last budget. `folder` is relative to the run folder."""
-
-    arm: str
-    fold: int
-    budgets: tuple[int, ...]
-    folder: str
-
-    @property
-    def name(self) -> str:
-        return self.folder
-
-
-@dataclass(frozen=True)
-class Milestone:
-    """What a trial knew when it reached a budget. Times in seconds; `train_seconds` excludes all but training.
-
-    `held_out_accuracy` is the share of images whose class scores highest; multilabel: the share of stated labels on
-    whose side of 0.5 the score lies; segmentation: the mean Dice over structures and images, 1 where the structure is
-    neither there nor found. `held_out_loss` is the mean cross-entropy over the same images or labels, nats;
-    segmentation: 1 - the mean Dice.
-    """
-
-    iterations: int
-    train_seconds: float
-    evaluate_seconds: float
-    held_out_loss: float
-    held_out_accuracy: float
-
-
-@dataclass(frozen=True)
-class FoldResult:
-    """`result.json`: written last, so that its presence means that the trial is done.
-
-    `run_hash` is that of the arm: what decides its numbers, other arms apart (`ledger.Identity.arm_hashes`). `files`
-    maps each file the result vouches for to its sha256. `wall_seconds` spans every try from start to end;
-    `setup_seconds` is the part before the first training step; `images_per_second` counts training only, of which
-    `data_wait_seconds` were spent waiting for images on disk.
-    """
-
-    arm: str
-    fold: int
-    budgets: tuple[int, ...]
-    run_hash: str
-    train_images: int
-    test_images: int
-    milestones: tuple[Milestone, ...]
-    setup_seconds: float
-    wall_seconds: float
-    images_per_second: float
-    device: str
-    precision: str
-    threads: int
-    tries: int
-    files: dict[str, str]
-    data_wait_seconds: float = 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, raw: dict[str, Any]) -> FoldResult:
-        milestones = tuple(Milestone(**item) for item in raw["milestones"])
-        return cls(**{**raw, "budgets": tuple(raw["budgets"]), "milestones": milestones})
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +31,11 @@ from cxrtl.errors import DamagedError, LockedError, RunError
 from cxrtl.predictions import Predictions
 from cxrtl.records import FoldResult, Task, Trial
 
+_NUMBERS = ("score", "label", "truth", "predicted", "shared", "hausdorff95", "repeat")  # how columns of numbers begin
 LOCK_TRIES = 10
 guards: dict[Path, Callable[[], None]] = {}  # by folder: called before a file appears there; raises to keep it out
+LARGEST_JSON = 256 * 2**20  # bytes; a run's largest is its plan
+MOST_ROWS = 50_000_000  # of a table: a small file may claim any number
 
 
 def sha256_file(path: Path) -> str:
@@ -98,13 +101,64 @@ def write_frame(path: Path, frame: pd.DataFrame) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Raises DamagedError, naming the file, where it is missing or no JSON."""
+    """Raises DamagedError, naming the file, where it is missing, no JSON, or holds numbers that none of ours does."""
     try:
-        return json.loads(path.read_bytes())
+        if path.stat().st_size > LARGEST_JSON:
+            raise ValueError("size")
+        return json.loads(path.read_bytes(), parse_int=_whole, parse_float=_finite, parse_constant=_finite)
     except FileNotFoundError:
         raise DamagedError(f"{path.name} is missing in {path.parent}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DamagedError(f"{path.name} in {path.parent} is no valid JSON: delete it to have it made again") from None
+
+
+def _whole(text: str) -> int:
+    if len(text) > 19:
+        raise ValueError(text)
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    if not abs(value := float(text)) < 1e18:  # sums of them are finite, too
+        raise ValueError(text)
+    return value
+
+
+def read_result(path: Path) -> FoldResult:
+    """A `result.json`; whether its files are those it names is for the reader to see.
+
+    Raises:
+        DamagedError: it is missing or none.
+    """
+    raw = read_json(path)
+    try:
+        return FoldResult.from_json(raw)
+    except ValueError:
+        raise DamagedError(
+            f"{path.name} in {path.parent} is no result of this version: delete its folder and run again"
+        ) from None
+
+
+def read_table(path: Path, text: Iterable[str] = (), whole: Iterable[str] = ()) -> pa.Table:
+    """A Parquet file that has the columns `text` of strings and `whole` of integers, without gaps, whatever else.
+
+    Raises:
+        DamagedError: it is missing, no such table, or claims more than `MOST_ROWS`.
+    """
+    try:
+        if pq.read_metadata(path).num_rows > MOST_ROWS:
+            raise pa.ArrowInvalid("rows")
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException):
+        raise DamagedError(f"{path.name} in {path.parent} is missing or no Parquet file") from None
+    kinds = dict.fromkeys(text, "text") | dict.fromkeys(whole, "whole numbers")
+    for name, kind in kinds.items():
+        index = table.schema.get_field_index(name)
+        of = table.schema.field(index).type if index >= 0 else pa.null()
+        fits = pa.types.is_integer(of) if kind != "text" else pa.types.is_string(of) or pa.types.is_large_string(of)
+        if not fits or table.column(index).null_count:
+            raise DamagedError(f"{path.name} in {path.parent} lacks a column {name!r} of {kind}")
+    return table
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
@@ -115,14 +169,20 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 
 def read_predictions(path: Path) -> Predictions:
     """Raises DamagedError for a file that is no predictions table."""
+    table = read_table(path, text=("image_id", "patient_id", "arm", "label"), whole=("fold", "iterations"))
     try:
-        table = pq.read_table(path)
         about = table.schema.metadata or {}
         classes = tuple(str(name) for name in json.loads(about[b"classes"]))
         task = about.get(b"task", b"binary").decode()
         if task not in get_args(Task):
             raise ValueError(task)
-    except (OSError, pa.ArrowInvalid, KeyError, ValueError, TypeError):
+        for field in table.schema:
+            numbers = field.name.partition("_")[0] in _NUMBERS and field.name != "label"
+            if numbers and not pa.types.is_floating(field.type):
+                wanted = pa.types.is_integer(field.type) or pa.types.is_boolean(field.type)
+                if not wanted or table[field.name].null_count:
+                    raise TypeError(field.name)
+    except (KeyError, ValueError, TypeError):
         raise DamagedError(f"{path.name} in {path.parent} is no predictions table") from None
     return Predictions(_plain(table), classes, task)
 
@@ -154,7 +214,15 @@ class RunDir:
 
     def results(self) -> list[FoldResult]:
         """Every finished trial's result, unverified, in folder order."""
-        return [FoldResult.from_json(read_json(path)) for path in sorted(self.root.glob("*/fold*/**/result.json"))]
+        return [read_result(path) for path in sorted(self.root.glob("*/fold*/**/result.json"))]
+
+    def planned(self) -> tuple[Trial, ...]:
+        """The trials of `plan.json`. Raises DamagedError where it is missing or no plan."""
+        raw = read_json(self.path("plan.json"))
+        try:
+            return tuple(Trial.from_json(item) for item in raw["trials"])
+        except (ValueError, KeyError, TypeError):
+            raise DamagedError(f"plan.json in {self.root} is no plan of this version: run again") from None
 
     def result(self, trial: Trial, run_hash: str) -> FoldResult | None:
         """The trial's result where it is done; None where it is not. `run_hash` is its arm's (see `FoldResult`).
@@ -166,9 +234,9 @@ class RunDir:
         if not (folder / "result.json").exists():
             return None
         try:
-            result = FoldResult.from_json(read_json(folder / "result.json"))
+            result = read_result(folder / "result.json")
             intact = all(sha256_file(folder / name) == digest for name, digest in result.files.items())
-        except (DamagedError, OSError, TypeError, KeyError):
+        except (DamagedError, OSError):
             return None
         wanted = (run_hash, trial.arm, trial.fold, trial.budgets)
         same = (result.run_hash, result.arm, result.fold, result.budgets) == wanted
@@ -204,6 +272,13 @@ class RunDir:
             except OSError as error:
                 raise self._cannot_write(error) from None
             yield
+
+    def host(self) -> str:
+        """The machine whose process held the run last, or holds it; "" where none has."""
+        try:
+            return self.path("lock").read_text(encoding="utf-8", errors="replace").partition(" on ")[2].strip()
+        except OSError:
+            return ""
 
     def _cannot_write(self, error: OSError) -> RunError:
         return RunError(f"run folder {self.root} cannot be written: {error.strerror}")

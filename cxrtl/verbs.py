@@ -12,7 +12,19 @@ import typer
 from cxrtl import config
 from cxrtl.console import Screen
 from cxrtl.errors import ConfigError
-from cxrtl.options import Address, Folder, Home, Json, Set, Verbose, data_of, home_folder, manners, run_folder
+from cxrtl.options import (
+    Address,
+    Folder,
+    Home,
+    Json,
+    Set,
+    Verbose,
+    data_of,
+    home_folder,
+    lasting,
+    manners,
+    run_folder,
+)
 
 ArmName = Annotated[str, typer.Option("--arm", help="The arm whose models to use. [default: the first]")]
 Iterations = Annotated[int, typer.Option(help="The budget whose weights to use. [default: the arm's last]")]
@@ -44,6 +56,7 @@ def predict(
         from cxrtl.use import listing, model
         from cxrtl.use import predict as predicting
 
+        out, pictures = lasting(out), explain or masks
         trained = model.open_trained(run_folder(folder), arm, iterations)
         if explain:
             explaining.require_scores(trained)
@@ -58,7 +71,8 @@ def predict(
         stack.enter_context(screen)
         screen.stage(f"{len(listed.names)} images by {len(trained.trials)} models of arm {trained.recipe.name}")
         progress = screen.predicting
-        found = predicting.predict(trained, listed, out, pictures=explain or masks, on_ray=on_ray, on_progress=progress)
+        kept = lasting(pictures) if pictures else None
+        found = predicting.predict(trained, listed, out, pictures=kept, on_ray=on_ray, on_progress=progress)
         screen.predicted(out, found.scored, found.reasons)
 
 
@@ -96,7 +110,7 @@ def evaluate(
         prepared = study.prepare(data, options.home, study.Session(options, stack), screen)
         screen.stage(f"{prepared.images} images by {len(trained.trials)} models of arm {trained.recipe.name}")
         found, scores, chosen = external.evaluate(trained, prepared, source.stem, seen, screen.predicting)
-        screen.written(write_external(found, scores, chosen, out or run.path(f"external-{source.stem}")))
+        screen.written(write_external(found, scores, chosen, lasting(out or run.path(f"external-{source.stem}"))))
 
 
 def export(
@@ -117,7 +131,7 @@ def export(
         run = run_folder(folder)
         trained = model.open_trained(run, arm, iterations)
         images = exporting.read_images(check or [], trained)
-        out = out or run.path("export", f"{run.name}-{trained.recipe.name}-{trained.iterations}.onnx")
+        out = lasting(out or run.path("export", f"{run.name}-{trained.recipe.name}-{trained.iterations}.onnx"))
         screen.stage(f"exporting arm {trained.recipe.name} after {trained.iterations} iterations")
         found = exporting.export(trained, out, fold or (), images)
         screen.exported(out, found.difference, found.images)
@@ -193,6 +207,7 @@ def bench(
         from cxrtl.rundir import write_json
 
         check_name(backbone)
+        out = lasting(out)
         if not out.is_dir():
             raise ConfigError(f"--out {str(out)!r} is no folder: make it, or name another")
         found = benching.measure(benching.Wish(backbone, batch, size, steps, rounds), screen.stage)

@@ -121,3 +121,10 @@ def test_every_knob_says_what_it_is() -> None:
     for table in (config.Data, config.Folds, config.Train, config.Augment, config.Resources, config.Published):
         for name, field in table.model_fields.items():
             assert field.description, f"{table.__name__}.{name}"
+
+
+@pytest.mark.parametrize("path", ["s3://AKIA:hush@bucket/images", "https://host/images?token=hush"])
+def test_no_secret_in_a_path(path: str) -> None:
+    with pytest.raises(ConfigError, match="holds a password or key") as caught:
+        config.expand(path)
+    assert "hush" not in str(caught.value)

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1] / "cxrtl"
 LAYERS = [
     ("errors",),
     ("grid", "data_config", "train_config", "config"),
+    ("trials",),
     ("records",),
     ("predictions",),
     ("rundir",),
@@ -25,10 +26,10 @@ LAYERS = [
     ("drawing",),
     ("console",),
     ("options",),
-    ("verbs", "weights_cli"),
+    ("verbs", "weights_cli", "submit_cli"),
     ("cli",),
 ]
-NO_TORCH_NO_RAY = ["errors", "config", "records", "predictions", "rundir", "evaluate", "report"]
+NO_TORCH_NO_RAY = ["errors", "config", "trials", "records", "predictions", "rundir", "evaluate", "report"]
 
 
 def modules() -> dict[str, Path]:

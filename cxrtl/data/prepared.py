@@ -84,6 +84,7 @@ def _describe(folder: Path) -> dict[str, Any]:
         raw = rundir.read_json(folder / DATASET)
         version, shards = raw["version"], raw["shards"]
         whole = all({"file", "bytes", "sha256"} <= shard.keys() for shard in shards)
+        whole = whole and all(Path(shard["file"]).name == shard["file"] for shard in shards)  # none leads elsewhere
     except (DamagedError, OSError, TypeError, KeyError, AttributeError):
         version, whole = VERSION, False
     if version != VERSION:

@@ -109,11 +109,7 @@ def _locate(text: str, runs: Path) -> tuple[RunDir, str]:
 
 
 def _median_fold(run: RunDir, arm: str, arm_hash: str) -> tuple[FoldResult, Trial, int]:
-    planned = [
-        Trial(**{**item, "budgets": tuple(item["budgets"])})
-        for item in rundir.read_json(run.path("plan.json"))["trials"]
-        if item["arm"] == arm
-    ]
+    planned = [trial for trial in run.planned() if trial.arm == arm]
     last = max(trial.budgets[-1] for trial in planned)
     found = []
     for trial in planned:

@@ -8,16 +8,19 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
 import ray.data
+from ray._private import ray_constants
 
 from cxrtl.errors import PlanError
 
 ANSWER_WITHIN = 10.0  # seconds
 LOOK_EVERY = 3.0  # seconds
+OWN = "local"  # a Ray of our own on this machine
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def connect(address: str | None, verbose: bool) -> Iterator[list[Node]]:
     Raises:
         PlanError: no cluster answers at the address.
     """
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    address = address_of(address)
     _require_answer(address)
     # Tune's own tables and files, and Ray's hints, are for other uses: our display and ledger take their place.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -59,12 +62,13 @@ def connect(address: str | None, verbose: bool) -> Iterator[list[Node]]:
         for name in ("ray", "ray.tune", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        ray.init(
-            address=address,
-            log_to_driver=verbose,
-            logging_level=logging.INFO if verbose else logging.ERROR,
-            include_dashboard=None if address != "local" else False,
-        )
+        with _to_itself() if address == OWN else nullcontext():
+            ray.init(
+                address=address,
+                log_to_driver=verbose,
+                logging_level=logging.INFO if verbose else logging.ERROR,
+                include_dashboard=None if address != OWN else False,
+            )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise PlanError(f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}") from None
     try:
@@ -106,6 +110,26 @@ def _while_attached() -> Iterator[None]:
     finally:
         over.set()
         watcher.join(LOOK_EVERY)
+
+
+def address_of(given: str | None) -> str:
+    """The cluster to join, or `OWN`."""
+    return given or os.environ.get("RAY_ADDRESS") or OWN
+
+
+@contextmanager
+def _to_itself() -> Iterator[None]:
+    """Out of others' reach. Ray's processes listen on the node's address, or on all there are: on Linux one that other
+    machines reach, whatever `ray.init` is told. As on Windows and macOS, ours is the loopback's. There, other users are
+    kept out by the token that Ray makes, once they cannot read it."""
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        with suppress(OSError):  # there is none, or it is not ours to change
+            Path("~/.ray/auth_token").expanduser().chmod(0o600)
 
 
 def _require_answer(address: str) -> None:

@@ -9,7 +9,7 @@ import os
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,10 @@ from cxrtl.orchestrate import frozen
 from cxrtl.orchestrate.board import Board
 from cxrtl.orchestrate.claim import Claim
 from cxrtl.orchestrate.probe import Share
+from cxrtl.orchestrate.signals import Signals, failed
 from cxrtl.orchestrate.writer import Writer
 from cxrtl.predictions import Predictions
-from cxrtl.records import FoldResult, IntArray, Milestone, Prepared, Trial
+from cxrtl.records import FoldResult, IntArray, Milestone, Prepared, Progress, Trial
 
 HEARTBEAT = 1.0  # seconds between progress files
 
@@ -61,6 +62,7 @@ class Job:
     share: Share
     bank: frozen.Bank
     flat: Flat | None = None  # where pixels stream
+    metered: bool = False  # where a cluster gathers metrics
 
     def tested(self, trial: Trial) -> npt.NDArray[np.bool_]:
         """`[N]`, the images that the trial's fold holds out."""
@@ -86,6 +88,7 @@ def fold_trial(config: dict[str, Any], images: ray.data.Dataset, job: Job) -> No
         lost = isinstance(error, (SupersededError, RayError)) and not isinstance(error, RayTaskError)
         if lost:  # the folder to a later try, or images with their node: no fault of the trial's own
             raise
+        failed(job.run.trial(trials[0]), error)
         tune.report({"broken": describe(error, job.run.trial(trials[0]) / "error.txt")})
     else:
         tune.report({"broken": ""})
@@ -153,6 +156,7 @@ class FoldRun:
         self.wall_before, self.beat = self.state.wall_seconds, -math.inf
         self.writer = Writer()
         self.board = Board(job.run, trial, recipe, resume_at=self.state.iteration)
+        self.signals = Signals(self.folder, job.run.name, trial, self.state, job.metered)
 
     def _images(self, part: feed.Part, wanted: npt.NDArray[np.bool_]) -> loop.Images | loop.Streamed:
         setting, rows = self.setting, np.flatnonzero(wanted)
@@ -213,6 +217,7 @@ class FoldRun:
             at.files[name] = rundir.sha256_file(self.folder / name)
         at.files[names[1]] = rundir.write_bytes(self.folder / names[1], taken.weights())
         self.state.files |= at.files
+        self.signals.milestone(at.milestones[-1])
         if more:
             state.save(self.folder, at, taken, self.run_hash)
 
@@ -244,19 +249,17 @@ class FoldRun:
 
     def _tell(self, at: state.State) -> None:
         self.beat = time.monotonic()  # the clock on the wall may be set back
+        self.signals.tell(at, self.setting.train.batch_size)
         self._write_curve(at)
-        reached = [done.iterations for done in at.milestones]
-        rundir.write_json(
-            self.folder / "progress.json",
-            {
-                "iteration": at.iteration,
-                "images": at.iteration * self.setting.train.batch_size,
-                "train_seconds": round(at.train_seconds, 3),
-                "milestones": reached,
-                "updated": time.time(),
-                "process": f"{os.getpid()} on {os.uname().nodename}",
-            },
+        beat = Progress(
+            iteration=at.iteration,
+            images=at.iteration * self.setting.train.batch_size,
+            train_seconds=round(at.train_seconds, 3),
+            milestones=tuple(done.iterations for done in at.milestones),
+            updated=time.time(),
+            process=f"{os.getpid()} on {os.uname().nodename}",
         )
+        rundir.write_json(self.folder / "progress.json", asdict(beat))
 
     def _write_curve(self, at: state.State) -> None:
         lines = "".join(json.dumps(line) + "\n" for line in at.curve)
@@ -285,6 +288,7 @@ class FoldRun:
             files=at.files,
             data_wait_seconds=at.data_wait_seconds,
         )
+        self.signals.finished(result)
         rundir.write_json(self.folder / "result.json", result.to_json())
         state.clear(self.folder)
         self.claim.release()

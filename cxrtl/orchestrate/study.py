@@ -20,6 +20,7 @@ from cxrtl.learn import backbones, freeze, lineage, segment, state, weights
 from cxrtl.orchestrate import cluster, environment, frozen, ledger, plan, sweep
 from cxrtl.orchestrate.claim import Claim
 from cxrtl.orchestrate.fold import Job
+from cxrtl.orchestrate.journal import Journal
 from cxrtl.orchestrate.probe import Prober
 from cxrtl.records import Folds, Manifest, Plan, Prepared, Trial
 from cxrtl.rundir import RunDir
@@ -168,7 +169,7 @@ def run(experiment: Experiment, options: Options, watcher: Watcher) -> Outcome:
         freeze.check(recipe.train)
     stages = lineage.sources(experiment, folder.root.parent)
     starts = weights.of_arms(experiment, stages, download=options.download)
-    with folder.lock(), ExitStack() as stack:
+    with folder.lock(), Journal(folder, watcher) as watcher, ExitStack() as stack:
         session = Session(options, stack)
         prepared = prepare(experiment.data, options.home, session, watcher)
         made = ensure_folds(folder, experiment, prepared)
@@ -244,6 +245,7 @@ def _go_on(folder: RunDir, todo: _Todo, saved: dict[str, Any] | None, session: S
         share=share,
         bank=bank,
         flat=file,
+        metered=cluster.address_of(options.address) != cluster.OWN,
     )
     watcher.training(folder)
     session.launch_seconds = time.monotonic() - session.begun - session.prepare_seconds - session.features_seconds

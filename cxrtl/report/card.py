@@ -14,6 +14,7 @@ from cxrtl.evaluate.judge import judge
 from cxrtl.report import numbers, vocabulary
 from cxrtl.report.load import Loaded
 from cxrtl.report.measures import value_of
+from cxrtl.report.pipes import escape
 from cxrtl.report.provenance import dataset
 
 FILL = "**author to fill**"
@@ -35,7 +36,7 @@ class Exported:
 def card(loaded: Loaded, how: How, exported: Exported) -> str:
     """Markdown. What the run knows is filled in; the rest says who must fill it."""
     sections = [
-        f"# {loaded.experiment.name}, arm {exported.arm} after {exported.iterations} iterations",
+        f"# {escape(loaded.experiment.name)}, arm {escape(exported.arm)} after {exported.iterations} iterations",
         "**Research use only. This is no medical device: nothing here was validated for the care of patients, and it "
         "must not decide or advise about any.**",
         _file(loaded, how, exported),
@@ -49,7 +50,7 @@ def card(loaded: Loaded, how: How, exported: Exported) -> str:
 
 def _file(loaded: Loaded, how: How, exported: Exported) -> str:
     classes, many = loaded.predictions.classes, len(exported.folds) > 1
-    order = ", ".join(classes)
+    order = escape(", ".join(classes))
     shape = f"`[N, {len(classes)}]` in the order {order}"
     if loaded.predictions.task == "segmentation":
         shape = f"`[N, {1 + len(classes)}, {how.size}, {how.size}]`, each pixel's in the order background, {order}"
@@ -67,10 +68,10 @@ def _file(loaded: Loaded, how: How, exported: Exported) -> str:
 
 def _data(loaded: Loaded) -> str:
     data, what = dataset(loaded), vocabulary.goal(loaded.predictions.task, loaded.predictions.classes)
-    counts = ", ".join(f"{count} {name}" for name, count in data["counts"].items())
+    counts = escape(", ".join(f"{count} {name}" for name, count in data["counts"].items()))
     patients = "unknown" if data["patients"] is None else str(data["patients"])
     return (
-        f"## Intended use\n\nResearch with a model that {what} in images like those below. "
+        f"## Intended use\n\nResearch with a model that {escape(what)} in images like those below. "
         f"Other uses: {FILL}.\n\n## Training data\n\n- {data['images']} images ({counts}), patients: {patients}\n"
         f"- Source, years, countries, devices, consent: {FILL}\n- Data hash `{data['dataset_hash']}`"
     )
@@ -108,11 +109,11 @@ def _limits(loaded: Loaded, exported: Exported) -> str:
 
 def _provenance(loaded: Loaded, exported: Exported) -> str:
     start = (loaded.resolved.get("weights") or {}).get(exported.arm) or {}
-    begun = f"`{start['file']}`, sha256 `{start['sha256']}`" if start else "random weights"
+    begun = f"{escape(start['file'])}, sha256 {escape(start['sha256'])}" if start else "random weights"
     recipe = next(recipe for recipe in loaded.recipes if recipe.name == exported.arm)
     return (
-        f"## Provenance\n\n- Run `{loaded.resolved['run_hash']}`, folds `{loaded.resolved.get('folds_hash', '')}`\n"
+        f"## Provenance\n\n- Run `{loaded.resolved['run_hash']}`, folds `{loaded.resolved['folds_hash']}`\n"
         f"- Backbone {recipe.train.backbone}, started from {begun}\n"
-        f"- Trained by `{loaded.resolved.get('command', '')}`\n- Licence of the model, which may depend on the images' "
+        f"- Trained by {escape(loaded.resolved['command'])}\n- Licence of the model, which may depend on the images' "
         f"and the starting weights': {FILL}\n- Contact: {FILL}"
     )

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from cxrtl.errors import DamagedError
 from cxrtl.report.numbers import plural
-from cxrtl.report.samples import thumbnail
+from cxrtl.report.samples import square, thumbnail
 from cxrtl.report.shape import Alike, Examined, ShortcutRow
 from cxrtl.rundir import RunDir, read_json
 
@@ -64,7 +64,12 @@ def read_examined(run: RunDir, resolved: dict[str, Any]) -> Examined | None:
                     features=str(row["features"]),
                     target=str(row["target"]),
                     images=int(row["images"]),
-                    auc={"value": row["auc"], "low": row["low"], "high": row["high"], "method": None},
+                    auc={
+                        "value": _share(row["auc"]),
+                        "low": _share(row["low"]),
+                        "high": _share(row["high"]),
+                        "method": None,
+                    },
                     reading=str(row["reading"]),
                 )
                 for row in raw["shortcuts"]
@@ -75,6 +80,12 @@ def read_examined(run: RunDir, resolved: dict[str, Any]) -> Examined | None:
     return found if hashes == (resolved["dataset"].get("dataset_hash"), resolved.get("folds_hash")) else None
 
 
+def _share(value: Any) -> float | None:
+    if value is not None and not 0 <= float(value) <= 1:
+        raise ValueError("share")
+    return None if value is None else float(value)
+
+
 def read_twins(run: RunDir, found: Examined | None) -> list[Twins]:
     """The nearest pairs with their pixels; empty where none were kept. Raises DamagedError as `read_examined`."""
     path = run.path("lookalikes.parquet")
@@ -82,8 +93,8 @@ def read_twins(run: RunDir, found: Examined | None) -> list[Twins]:
         return []
     try:
         rows = pq.read_table(path, columns=["image_size", "pixels"]).to_pylist()
-        pngs = [thumbnail(row["pixels"], int(row["image_size"])) for row in rows]
-    except (OSError, pa.ArrowInvalid, ValueError, TypeError, KeyError):
+        pngs = [thumbnail(*square(row)) for row in rows]
+    except (OSError, pa.ArrowException, ValueError, TypeError, KeyError):
         raise DamagedError(f"{path.name} in {run.root} holds no look-alikes: delete audit.json and run again") from None
     return [Twins(*each) for each in zip(found["nearest"], pngs[::2], pngs[1::2], strict=False)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from cxrtl.records import division_columns, held_out
 from cxrtl.report.load import Loaded
@@ -53,35 +53,10 @@ def caution(found: Division) -> str:
 
 def lineage(loaded: Loaded) -> list[Stage]:
     """The stages of every arm that started from another run, as recorded, first stage first."""
-    recorded = loaded.resolved.get("lineage")
-    rows = []
-    for arm, stages in recorded.items() if isinstance(recorded, dict) else ():
-        for place, item in enumerate(stages if isinstance(stages, list) else ()):
-            if isinstance(item, dict):
-                rows.append(_stage(str(arm), place, item))
-    return rows
+    recorded: dict[str, list[dict[str, Any]]] = loaded.resolved["lineage"]
+    return [_stage(arm, place, item) for arm, stages in recorded.items() for place, item in enumerate(stages)]
 
 
 def _stage(arm: str, place: int, item: dict[str, Any]) -> Stage:
-    def text(key: str) -> str:
-        return str(item.get(key) or "")
-
-    def count(key: str) -> int | None:
-        return item[key] if isinstance(item.get(key), int) else None
-
-    return Stage(
-        arm=arm,
-        place=place,
-        stage=text("stage"),
-        run=text("run"),
-        run_hash=text("run_hash"),
-        weights_sha256=text("weights_sha256"),
-        data_hash=text("data_hash"),
-        classes=[str(name) for name in item.get("classes") or ()],
-        images=count("images"),
-        patients=count("patients"),
-        iterations=count("iterations"),
-        rule=text("rule"),
-        init=text("init"),
-        init_sha256=text("init_sha256"),
-    )
+    texts = {"arm": arm, "place": place, "stage": str(item["stage"]), "classes": list(item["classes"])}
+    return cast(Stage, {**item, **texts})

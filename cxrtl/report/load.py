@@ -1,29 +1,37 @@
 """Read a run folder, trusting only what its hashes vouch for.
 
-Only trials whose `result.json` exists are read, and only files it names. Names in those files come from outside:
-none may lead out of the trial's folder.
+The folder may come from anybody. Only trials whose `result.json` exists are read, and only files it names; a link
+anywhere in it is refused, for reading and for what is written beside. What its files say is held against their types
+(`records`, `rundir`, `recorded`), so that all who come after get what they expect; strings may still hold
+anything, and are escaped where they are shown.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from cxrtl.config import Experiment, Recipe
 from cxrtl.errors import ChangedError, DamagedError, PredictionsError
 from cxrtl.evaluate.pool import Missing, pool
 from cxrtl.predictions import Predictions
-from cxrtl.records import FOLD_COLUMNS, FoldResult, count_folds, held_out
-from cxrtl.rundir import RunDir, read_json, read_predictions, sha256_file
+from cxrtl.records import FOLD_COLUMNS, FoldResult, count_folds, division_columns, held_out
+from cxrtl.report.recorded import Certificate, Resolved, Session
+from cxrtl.rundir import RunDir, read_json, read_predictions, read_result, read_table, sha256_file
+
+MOST_FOLDS = 100_000
+
+
+T = TypeVar("T")
+_Plain = str | int | float | bool | None
 
 
 @dataclass(frozen=True)
@@ -73,16 +81,11 @@ def load_run(run: RunDir, partial: bool = False) -> Loaded:
         ChangedError: a result belongs to another experiment.
         PredictionsError: predictions are incomplete (unless `partial`), repeated or out of place.
     """
-    resolved = _object(run.path("experiment.resolved.json"))
-    try:
-        experiment = Experiment.model_validate(resolved["experiment"])
-        recipes = tuple(Recipe.model_validate(item) for item in resolved["recipes"])
-        classes = tuple(str(name) for name in resolved["dataset"]["classes"])
-        hashes = {recipe.name: str(resolved["arm_hashes"][recipe.name]) for recipe in recipes}
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
-        reason = f"{error.error_count()} fault(s)" if isinstance(error, ValidationError) else f"{error!r}"
-        raise DamagedError(f"experiment.resolved.json in {run.root} is not one of this version: {reason}") from None
-    folds = _read_table(run.path("folds.parquet"), FOLD_COLUMNS)
+    given = _read(run.path("experiment.resolved.json"), TypeAdapter(Resolved))
+    _refuse_links(run.root)
+    experiment, recipes, classes = given.experiment, given.recipes, given.dataset.classes
+    hashes = {recipe.name: given.arm_hashes.get(recipe.name, "") for recipe in recipes}
+    folds = _read_folds(run.path("folds.parquet"))
     budgets = {recipe.name: recipe.train.budgets for recipe in recipes}
     trials = tuple(_done(run, path, hashes, budgets) for path in sorted(run.root.glob("*/fold*/**/result.json")))
     parts = [_checked(trial, iterations) for trial in trials for iterations in trial.result.budgets]
@@ -93,70 +96,75 @@ def load_run(run: RunDir, partial: bool = False) -> Loaded:
         )
     pooled = pool(predictions, held_out(folds), budgets, partial)
     leakage, subjects = run.path("leakage.json"), run.path("subjects.parquet")
+    environment, sessions = run.path("environment.json"), run.path("sessions.json")
     return Loaded(
         run=run,
-        resolved=resolved,
+        resolved=given.model_dump(exclude={"experiment", "recipes"}),
         experiment=experiment,
         recipes=recipes,
         folds=folds,
-        subjects=_read_table(subjects, ("image_id",)) if subjects.exists() else None,
+        subjects=_frame(subjects, ("image_id",)) if subjects.exists() else None,
         trials=trials,
         predictions=pooled.predictions,
         missing=pooled.missing,
-        leakage=_object(leakage) if leakage.exists() else None,
-        environment=_optional(run.path("environment.json"), dict),
-        sessions=[item for item in _optional(run.path("sessions.json"), list) if isinstance(item, dict)],
+        leakage=_read(leakage, TypeAdapter(Certificate)).model_dump(exclude_unset=True) if leakage.exists() else None,
+        environment=_read(environment, TypeAdapter(dict[str, _Plain])) if environment.exists() else {},
+        sessions=[item.model_dump() for item in _read(sessions, TypeAdapter(list[Session]))]
+        if sessions.exists()
+        else [],
     )
 
 
-def _object(path: Path) -> dict[str, Any]:
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise DamagedError(f"{path.name} in {path.parent} is no JSON object")
-    return value
+def _refuse_links(folder: Path) -> None:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                raise DamagedError(f"{entry.name} in {folder} is a link, and may lead out of the run: remove it")
+            if entry.is_dir():
+                _refuse_links(Path(entry.path))
 
 
-def _optional(path: Path, kind: type[Any]) -> Any:
-    """The JSON value of an optional file, `kind()` where it is absent."""
-    value = read_json(path) if path.exists() else kind()
-    if not isinstance(value, kind):
-        raise DamagedError(f"{path.name} in {path.parent} is no JSON {kind.__name__}")
-    return value
-
-
-def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+def _read(path: Path, kind: TypeAdapter[T]) -> T:
+    raw = read_json(path)
     try:
-        frame: pd.DataFrame = pq.read_table(path).replace_schema_metadata(None).to_pandas()
-    except (OSError, pa.ArrowInvalid):
-        raise DamagedError(f"{path.name} in {path.parent} is missing or no Parquet file") from None
-    absent = [name for name in columns if name not in frame]
-    if absent or frame.empty:
-        raise DamagedError(f"{path.name} in {path.parent} lacks the columns {absent} or has no rows")
+        return kind.validate_python(raw)
+    except ValidationError as error:
+        raise DamagedError(
+            f"{path.name} in {path.parent} is not one of this version: {error.error_count()} fault(s)"
+        ) from None
+
+
+def _read_folds(path: Path) -> pd.DataFrame:
+    folds = _frame(path, [name for name in FOLD_COLUMNS if name != "fold"], ("fold",))
+    try:
+        numbers = folds[division_columns(folds)].to_numpy(dtype=float)
+    except (ValueError, TypeError):
+        numbers = pd.DataFrame([math.nan]).to_numpy()
+    if not ((numbers >= -1) & (numbers < MOST_FOLDS) & (numbers % 1 == 0)).all():
+        raise DamagedError(f"{path.name} in {path.parent} holds no folds: they count from 0, or are -1 for none")
+    return folds
+
+
+def _frame(path: Path, text: Sequence[str], whole: Sequence[str] = ()) -> pd.DataFrame:
+    frame: pd.DataFrame = read_table(path, text, whole).replace_schema_metadata(None).to_pandas()
+    if frame.empty:
+        raise DamagedError(f"{path.name} in {path.parent} has no rows")
     return frame
 
 
 def _done(run: RunDir, path: Path, hashes: dict[str, str], budgets: dict[str, tuple[int, ...]]) -> Done:
     """Check that a result belongs to this experiment and to the folder it lies in."""
     where = path.relative_to(run.root)
-    if not path.resolve().is_relative_to(run.root.resolve()):
-        raise DamagedError(f"{where} leads out of the run folder: remove the link")
-    try:
-        result = FoldResult.from_json(read_json(path))
-        reached = {milestone.iterations for milestone in result.milestones}
-        known = result.arm in budgets and set(result.budgets) <= set(budgets[result.arm])
-        in_place = where.parts[:2] == (result.arm, f"fold{result.fold}") and set(result.budgets) <= reached
-        numbers = [milestone.train_seconds for milestone in result.milestones]
-        finite = all(math.isfinite(value) for value in (*numbers, result.wall_seconds, result.setup_seconds))
-        named = {str(name): str(digest) for name, digest in result.files.items()}
-    except (KeyError, TypeError, AttributeError):
-        raise DamagedError(f"{where} is no result of this version: delete its folder and run again") from None
+    result = read_result(path)
+    reached = {milestone.iterations for milestone in result.milestones}
+    known = result.arm in budgets and set(result.budgets) <= set(budgets[result.arm])
+    in_place = where.parts[:2] == (result.arm, f"fold{result.fold}") and set(result.budgets) <= reached
     if known and result.run_hash != hashes[result.arm]:
         raise ChangedError(
-            f"{where} belongs to another experiment (hash {str(result.run_hash)[:12]}, not "
+            f"{where} belongs to another experiment (hash {result.run_hash[:12]!r}, not "
             f"{hashes[result.arm][:12]}): delete its folder and run again"
         )
-    outside = [name for name in named if name in ("", ".", "..") or Path(name).name != name]
-    if outside or not known or not in_place or not finite:
+    if not known or not in_place or not result.train_images or not result.test_images:
         raise DamagedError(f"{where} does not describe the folder it lies in: delete the folder and run again")
     return Done(result, path.parent)
 
@@ -169,7 +177,7 @@ def verify(trial: Done, name: str) -> Path:
     if wanted is None:
         raise DamagedError(f"{where} is not among the files of its result.json: run again")
     try:
-        found = sha256_file(path) if not path.is_symlink() else "a link"
+        found = sha256_file(path)
     except OSError:
         raise DamagedError(f"{where} is missing: run again") from None
     if found != wanted:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+
 from cxrtl.report import captions, examined, glance, numbers, set_beside, vocabulary, words
 from cxrtl.report.pipes import cell, escape, heads, table
 from cxrtl.report.shape import Row, Summary
@@ -210,7 +212,7 @@ def _provenance(summary: Summary) -> list[str]:
         "## Where the numbers come from",
         "\n".join(f"- {fact}" for fact in facts),
         "Run it again:",
-        f"    {' '.join(summary['command'].split())}",
+        f"    {html.escape(' '.join(summary['command'].split()), quote=False)}",
         "## Limits",
         "\n".join(f"- {escape(line)}" for line in words.limits(summary)),
         "## How to cite",

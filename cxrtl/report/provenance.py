@@ -94,18 +94,17 @@ def dataset(loaded: Loaded) -> Dataset:
     raw, folds = loaded.resolved["dataset"], loaded.folds
     known = folds["patient_id"][folds["patient_id"] != ""]
     complete = len(known) == len(folds)
-    size = raw.get("image_size")
     return Dataset(
         images=len(folds),
         patients=int(known.nunique()) if complete else None,
         most_images_of_a_patient=int(known.value_counts().max()) if complete else None,
         classes=list(loaded.predictions.classes),
         counts=_counts(loaded),
-        skipped={str(reason): int(count) for reason, count in (raw.get("skipped") or {}).items()},
-        grouped=bool(raw.get("grouped")),
-        image_size=int(size) if size else None,
-        dataset_hash=str(raw.get("dataset_hash", "")),
-        folds_hash=str(loaded.resolved.get("folds_hash", "")),
+        skipped=raw["skipped"],
+        grouped=raw["grouped"],
+        image_size=raw["image_size"],
+        dataset_hash=raw["dataset_hash"],
+        folds_hash=loaded.resolved["folds_hash"],
         folds=loaded.k,
     )
 
@@ -150,22 +149,13 @@ def settings(recipes: Sequence[Recipe]) -> list[Setting]:
     return found
 
 
-def weights(raw: object) -> list[dict[str, str]]:
+def weights(starts: dict[str, dict[str, str] | None]) -> list[dict[str, str]]:
     """Each arm's starting weights: source, file and sha256, as recorded."""
-    if not isinstance(raw, dict):
-        return []
-    rows = []
-    for arm, item in raw.items():
-        known = item if isinstance(item, dict) else {}
-        rows.append(
-            {
-                "arm": str(arm),
-                "source": str(known.get("source") or "scratch"),
-                "file": str(known.get("file") or ""),
-                "sha256": str(known.get("sha256") or ""),
-            }
-        )
-    return rows
+    none = {"source": "scratch", "file": "", "sha256": ""}
+    return [
+        {"arm": arm, **none, **{key: text for key, text in (start or {}).items() if text}}
+        for arm, start in starts.items()
+    ]
 
 
 def texts(raw: dict[str, Any]) -> dict[str, str]:

@@ -185,21 +185,36 @@ def read_samples(run: RunDir) -> list[Sample]:
     try:
         rows = pq.read_table(path).to_pylist()
         samples = [_sample(row) for row in rows]
-    except (OSError, pa.ArrowInvalid, ValueError, TypeError, KeyError):
+    except (OSError, pa.ArrowException, ValueError, TypeError, KeyError):
         raise DamagedError(f"{path.name} in {run.root} is no samples table: delete it and report again") from None
     return sorted(samples, key=lambda sample: CELLS.index(sample.cell))
 
 
 def read_pixels(run: RunDir) -> list[Grey]:
-    """The sampled images at the size they are stored in, `[size, size]`; empty where none were collected."""
+    """The sampled images at the size they are stored in, `[size, size]`; empty where none were collected.
+
+    Raises:
+        DamagedError: as `read_samples`.
+    """
     path = run.path("samples.parquet")
-    rows = pq.read_table(path, columns=["image_size", "pixels"]).to_pylist() if path.exists() else []
-    return [np.frombuffer(row["pixels"], np.uint8).reshape(row["image_size"], row["image_size"]) for row in rows]
+    try:
+        rows = pq.read_table(path, columns=["image_size", "pixels"]).to_pylist() if path.exists() else []
+        return [np.frombuffer(pixels, np.uint8).reshape(side, side) for pixels, side in map(square, rows)]
+    except (OSError, pa.ArrowException, ValueError, TypeError, KeyError):
+        raise DamagedError(f"{path.name} in {run.root} is no samples table: delete it and report again") from None
+
+
+def square(row: dict[str, object]) -> tuple[bytes, int]:
+    """The pixels of a row and their side. Raises ValueError or KeyError where they are no square image."""
+    side, pixels = int(str(row["image_size"])), row["pixels"]
+    if not isinstance(pixels, bytes) or not 0 < side <= 4096 or len(pixels) != side * side:
+        raise ValueError("pixels")
+    return pixels, side
 
 
 def _sample(row: dict[str, object]) -> Sample:
-    side, pixels, cell = int(str(row["image_size"])), row["pixels"], str(row["cell"])
-    if not isinstance(pixels, bytes) or not 0 < side <= 4096 or len(pixels) != side * side or cell not in CELLS:
+    (pixels, side), cell = square(row), str(row["cell"])
+    if cell not in CELLS:
         raise ValueError("sample")
     masks = [mask for key in MASKS if isinstance(mask := row.get(key), bytes) and len(mask) == side * side]
     if len(masks) not in (0, len(MASKS)):

@@ -5,13 +5,16 @@ Whether a run lives is told by the lock that its process holds, never by how old
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from cxrtl.errors import DamagedError, RunError
-from cxrtl.records import FoldResult
-from cxrtl.rundir import RunDir, read_json
+from cxrtl.records import Progress, Trial
+from cxrtl.rundir import RunDir, read_json, read_result
 
+ALIVE = 60.0  # seconds since a trial's last sign of life, of which there is one a second
 State = Literal["done", "running", "cut off", "failed", "waiting"]
 
 
@@ -32,9 +35,12 @@ class TrialStatus:
 
 @dataclass(frozen=True)
 class Status:
+    """`note` says what `writing` rests on where that is not this machine's own lock."""
+
     run: str
     writing: bool  # a process holds the run
     trials: tuple[TrialStatus, ...]
+    note: str = ""
 
     def count(self, state: State) -> int:
         return sum(trial.state == state for trial in self.trials)
@@ -44,43 +50,54 @@ class Status:
 
 
 def read(run: RunDir, before: Status | None = None) -> Status:
-    """Look at a run. What was done at the look `before` is not looked at again.
+    """Needs nothing but the folder: no Ray, and not the machine that the run is on. What was done at the look `before`
+    is not looked at again.
 
     Raises:
         RunError: the folder is no run, or none that got as far as a plan.
     """
     if not run.path("plan.json").exists():
         raise RunError(f"{run.root} holds no planned run: give the folder that `cxrtl run` printed, such as runs/demo")
-    plan = read_json(run.path("plan.json"))
-    writing = run.locked()
+    planned = run.planned()
     done = {trial.name: trial for trial in before.trials if trial.state == "done"} if before else {}
-    return Status(
-        run.name, writing, tuple(done.get(raw["folder"]) or _trial(run, raw, writing) for raw in plan["trials"])
-    )
+    beats = {trial.name: _beat(run, trial) for trial in planned if trial.name not in done}
+    writing, note = run.locked(), ""
+    if not writing and (host := run.host()) not in ("", os.uname().nodename):
+        writing, note = _elsewhere(host, [beat.updated for beat in beats.values() if beat])
+    trials = (done.get(trial.name) or _trial(run, trial, beats[trial.name], writing) for trial in planned)
+    return Status(run.name, writing, tuple(trials), note)
 
 
-def _trial(run: RunDir, raw: dict[str, Any], writing: bool) -> TrialStatus:
-    folder, budgets = run.path(raw["folder"]), tuple(raw["budgets"])
+def _elsewhere(host: str, updated: list[float]) -> tuple[bool, str]:
+    """A lock of another machine need not be seen here: its trials' last sign of life decides."""
+    where = f"last held on {host}, whose lock may not be seen from here"
+    if not updated:
+        return False, f"{where}; no fold has given a sign of life since"
+    age = time.time() - max(updated)  # by the clocks of two machines
+    return abs(age) < ALIVE, f"{where}; last sign of life {age:.0f} s ago by the clocks of both"
+
+
+def _beat(run: RunDir, trial: Trial) -> Progress | None:
+    try:
+        return Progress.from_json(read_json(run.trial(trial) / "progress.json"))
+    except (DamagedError, ValueError):  # not begun, or done
+        return None
+
+
+def _trial(run: RunDir, trial: Trial, beat: Progress | None, writing: bool) -> TrialStatus:
+    folder, budgets = run.trial(trial), trial.budgets
 
     def status(state: State, iteration: int, reached: int, speed: float, seconds: float) -> TrialStatus:
-        return TrialStatus(raw["folder"], raw["arm"], raw["fold"], budgets, state, iteration, reached, speed, seconds)
+        return TrialStatus(trial.name, trial.arm, trial.fold, budgets, state, iteration, reached, speed, seconds)
 
     try:
-        result = FoldResult.from_json(read_json(folder / "result.json"))
-        seconds = result.milestones[-1].train_seconds
+        result = read_result(folder / "result.json")
+        seconds = max((reached.train_seconds for reached in result.milestones), default=0.0)
         return status("done", budgets[-1], len(budgets), result.images_per_second, seconds)
-    except (DamagedError, KeyError, TypeError):
-        pass  # not done: the ledger decides what to make of it, here it is only looked at
-    failed = (folder / "error.txt").exists()
-    if not (folder / "progress.json").exists():
-        return status("failed" if failed else "waiting", 0, 0, 0.0, 0.0)
-    try:
-        beat = read_json(folder / "progress.json")
     except DamagedError:
-        if (folder / "progress.json").exists():
-            raise
-        return _trial(run, raw, writing)  # it has ended while we looked
-    state: State = "failed" if failed else "running" if writing else "cut off"
-    seconds = float(beat["train_seconds"])
-    speed = beat["images"] / seconds if seconds else 0.0
-    return status(state, beat["iteration"], len(beat["milestones"]), speed, seconds)
+        pass  # not done: the ledger decides what to make of it, here it is only looked at
+    if beat is None:
+        return status("failed" if (folder / "error.txt").exists() else "waiting", 0, 0, 0.0, 0.0)
+    state: State = "failed" if (folder / "error.txt").exists() else "running" if writing else "cut off"
+    speed = beat.images / beat.train_seconds if beat.train_seconds else 0.0
+    return status(state, beat.iteration, len(beat.milestones), speed, beat.train_seconds)

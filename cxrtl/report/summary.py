@@ -47,7 +47,6 @@ def build(loaded: Loaded) -> Summary:
     head = rows[_headline(rows)]
     resolved = loaded.resolved
     negative, positive = loaded.predictions.classes if task == "binary" else ("", "")
-    threads = resolved.get("threads")
     return Summary(
         version=VERSION,
         name=loaded.experiment.name,
@@ -55,8 +54,8 @@ def build(loaded: Loaded) -> Summary:
         lead=LEADING[task],
         columns=columns(task, list(head["metrics"])),
         description=loaded.experiment.description,
-        run_hash=str(resolved["run_hash"]),
-        command=str(resolved.get("command") or f"cxrtl run {loaded.run.path('experiment.toml')}"),
+        run_hash=resolved["run_hash"],
+        command=resolved["command"] or f"cxrtl run {loaded.run.path('experiment.toml')}",
         threshold=THRESHOLD,
         level=LEVEL,
         prevalence=loaded.experiment.report.prevalence,
@@ -83,12 +82,12 @@ def build(loaded: Loaded) -> Summary:
         examined=read_examined(loaded.run, resolved),
         time=run_time(loaded),
         settings=settings(loaded.recipes),
-        weights=weights(resolved.get("weights")),
+        weights=weights(resolved["weights"]),
         lineage=lineage(loaded),
         environment=texts(loaded.environment),
-        device=str(resolved.get("device", "not recorded")),
-        precision=str(resolved.get("precision", "not recorded")),
-        threads=threads if isinstance(threads, int) else None,
+        device=resolved["device"],
+        precision=resolved["precision"],
+        threads=resolved["threads"],
     )
 
 

@@ -41,6 +41,7 @@ class TestOpen:
         for broken, message in (
             ({**raw, "version": 99}, f"has version 99, this cxrtl reads {VERSION}"),
             ({**raw, "shards": [{}]}, "is damaged"),
+            ({**raw, "shards": [{**raw["shards"][0], "file": "../../elsewhere.parquet"}]}, "is damaged"),
             ({"version": VERSION, "shards": []}, "is damaged"),
             ([], "is damaged"),
         ):

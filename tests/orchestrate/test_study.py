@@ -19,14 +19,14 @@ def test_everything_is_where_it_should_be(undisturbed: Path) -> None:
     run = undisturbed / "runs" / "small"
     expected = (
         "experiment.toml experiment.resolved.json environment.json folds.parquet leakage.json audit.json data.json "
-        "plan.json sessions.json samples.parquet summary.json report.html report.md"
+        "plan.json sessions.json log.jsonl samples.parquet summary.json report.html report.md"
     )
     assert [name for name in expected.split() if not (run / name).exists()] == []
     fold = {path.name for path in (run / "mobilenet_v3_small" / "fold0").iterdir()}
     milestones = {
         f"{kind}-{b}.{end}" for b in (20, 200) for kind, end in (("weights", "safetensors"), ("predictions", "parquet"))
     }
-    assert fold == milestones | {"curve.jsonl", "result.json"}
+    assert fold == milestones | {"curve.jsonl", "log.jsonl", "result.json"}
     assert list(run.glob("**/.*.part")) == []
     assert list((run / "tensorboard").glob("*/fold0/events*")) and list((run / "tensorboard").glob("*/fold0/budget-*"))
 

@@ -204,7 +204,6 @@ def test_names_are_escaped(make: Callable[[Fake], RunDir]) -> None:
         folds=2,
         budgets=(10, 250),
         images=60,
-        arm_names=(EVIL.replace("/", "∕"),),
         classes=("normal", EVIL),
         study=EVIL,
         description=EVIL,
