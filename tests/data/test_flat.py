@@ -75,7 +75,7 @@ def test_a_write_cut_off_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "shards" / "part-00001.parquet").write_bytes(b"")
     with pytest.raises(pa.ArrowInvalid):
         flat.make(made)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset.json", "shards"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset.json", "lock", "shards"]
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(PreparedError, match=r"streaming needs 0\.0 GB .* set resources\.images to 'memory'"):
         flat.make(made)
