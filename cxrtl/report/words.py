@@ -165,14 +165,14 @@ def gap_notes(summary: Summary) -> list[str]:
 
 
 def methods(row: Row) -> str:
-    """The methods of a row's intervals, each once: `Wilson; AUC DeLong; F1 Wilson (Jaccard)`."""
+    """The methods of a row's intervals, the most frequent without its measures: `Wilson; F1: Wilson (Jaccard)`."""
     found: dict[str, list[str]] = {}
     for key, value in row["metrics"].items():
         if value["method"]:
             found.setdefault(value["method"], []).append(name(key))
-    if len(found) == 1:
-        return next(iter(found))
-    return "; ".join(f"{', '.join(names)}: {method}" for method, names in found.items())
+    most = max(found, key=lambda method: len(found[method]), default="no method")
+    others = [f"{', '.join(names)}: {method}" for method, names in found.items() if method != most]
+    return "; ".join([most, *others])
 
 
 def _verdicts(verdicts: list[Verdict], arm: str) -> dict[str, str | None]:

@@ -94,8 +94,9 @@ def test_every_control_has_a_name(page: Tab) -> None:
     assert nameless == [] and {"button", "slider", "combobox", "image"} <= found
 
 
-def test_the_page_has_no_faults(tab: Tab, three: RunDir) -> None:
-    assert tab.faults(three.path("report.html")) == []
+@pytest.mark.parametrize("run", ["three", "thirty"])
+def test_the_page_has_no_faults(tab: Tab, request: pytest.FixtureRequest, run: str) -> None:
+    assert tab.faults(request.getfixturevalue(run).path("report.html")) == []
 
 
 @pytest.mark.skipif("CXRTL_RUN" not in os.environ, reason="CXRTL_RUN names no run folder")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from cxrtl.report import numbers, words
@@ -58,6 +60,17 @@ def test_verdicts() -> None:
     assert words.verdict(row, "a", "accuracy") == "outside, above"
     assert words.verdict(row, "a", "sensitivity") == ""
     assert words.verdict(row, "b", "accuracy") == "no interval of this length"
+
+
+def test_methods_name_the_measures_of_all_but_the_most_frequent() -> None:
+    def value(method: str | None) -> Value:
+        return Value(value=0.5, low=None, high=None, method=method)
+
+    given = {"accuracy": "Wilson", "auc": "DeLong", "npv": None, "ppv": "Wilson", "f1": "Wilson (Jaccard)"}
+    metrics = {name: value(method) for name, method in given.items()}
+    row: Any = {"metrics": metrics}
+    assert words.methods(row) == "Wilson; AUC: DeLong; F1: Wilson (Jaccard)"
+    assert words.methods({**row, "metrics": {"auc": value(None)}}) == "no method"
 
 
 def test_markdown_escape() -> None:

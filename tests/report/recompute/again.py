@@ -170,7 +170,8 @@ class Bootstrap:
         equal = np.isclose(drawn, value, rtol=0, atol=1e-12)
         bias = stats.norm.ppf(np.mean((drawn < value) & ~equal) + equal.mean() / 2) + 1.25 * off / np.sqrt(len(drawn))
         gap = without.mean() - without
-        acceleration = (gap**3).sum() / (6 * (gap**2).sum() ** 1.5)
+        spread = (gap**2).sum() ** 1.5
+        acceleration = (gap**3).sum() / (6 * spread) if spread else 0.0
         reach = bias + stats.norm.ppf([0.5 - level / 2, 0.5 + level / 2])
         share = stats.norm.cdf(bias + reach / (1 - acceleration * reach))
         share += off * np.sqrt(share * (1 - share) / len(drawn))
