@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrtl import rundir
-from cxrtl.data.images import How, Unusable
+from cxrtl.data.images import Decoded, How, Unusable
 from cxrtl.data.images.guard import Answer, decode_all
 from cxrtl.data.images.rules import file_paths
 from cxrtl.errors import DamagedError
@@ -178,20 +179,36 @@ def _signature(path: str) -> list[int] | None:
 
 def _decode(piece: dict[str, Any], layout: Layout) -> tuple[pa.Table, list[Answer]]:
     columns: dict[str, list[Any]] = piece["columns"]
-    answers = list(decode_all(columns["path"], layout.how))
-    kept = [(k, answer) for k, answer in enumerate(answers) if not isinstance(answer, Unusable)]
+    how, most = layout.how, len(columns["path"])
+    pixels, masks = (np.empty((most, size), np.uint8) for size in (how.pixel_bytes, how.mask_bytes))
+    answers: list[Answer] = []
+    kept: list[tuple[int, Decoded]] = []
+    for k, answer in enumerate(decode_all(columns["path"], how)):
+        answers.append(answer)
+        if isinstance(answer, Unusable):
+            continue
+        pixels[len(kept)] = answer.pixels.reshape(-1)
+        if answer.mask is not None:
+            masks[len(kept)] = answer.mask.reshape(-1)
+        kept.append((k, answer))
     places = {name: place for place, name in enumerate(layout.classes)}
-    values = {name: [column[k] for k, _ in kept] for name, column in columns.items()}
+    values: dict[str, Any] = {name: [column[k] for k, _ in kept] for name, column in columns.items()}
     values["row"] = [piece["first"] + k for k, _ in kept]
-    values["target"] = [-1 if layout.how.structures else places.get(label, -1) for label in values["label"]]
+    values["target"] = [-1 if how.structures else places.get(label, -1) for label in values["label"]]
     values["content_hash"] = [image.content_hash for _, image in kept]
-    values["pixels"] = [image.pixels.tobytes() for _, image in kept]
     values |= {name: [(image.width, image.height)[axis] for _, image in kept] for axis, name in enumerate(SIZE_COLUMNS)}
-    values["mask"] = [image.mask.tobytes() for _, image in kept if image.mask is not None]
-    values |= {name: [image.attributes.get(name, "") for _, image in kept] for name in layout.how.attributes}
-    schema = layout.schema
-    arrays = [pa.array(values[field.name], type=field.type) for field in schema]
-    return pa.Table.from_arrays(arrays, schema=schema), answers
+    values |= {name: [image.attributes.get(name, "") for _, image in kept] for name in how.attributes}
+    pictures = {"pixels": pixels[: len(kept)], "mask": masks[: len(kept)]}
+    arrays = [
+        _fixed(pictures[field.name]) if field.name in PICTURES else pa.array(values[field.name], type=field.type)
+        for field in layout.schema
+    ]
+    return pa.Table.from_arrays(arrays, schema=layout.schema), answers
+
+
+def _fixed(rows: npt.NDArray[np.uint8]) -> pa.Array:
+    """`[N, bytes]` as fixed-size binary, not copied."""
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(rows.shape[1]), len(rows), [None, pa.py_buffer(rows)])
 
 
 def _skipped(piece: dict[str, Any], answers: list[Answer]) -> list[tuple[str, str]]:

@@ -94,6 +94,7 @@ def save(figure: Figure, folder: Path, stem: str, alt: str, marks: Iterable[Mark
     """Write `stem`.svg and `stem`.png (150 dpi) into `folder`, each atomically."""
     svg, png = io.BytesIO(), io.BytesIO()
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    figure.set_layout_engine("none")  # settled, once for both
     figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
     write_bytes(folder / f"{stem}.svg", svg.getvalue())
     write_bytes(folder / f"{stem}.png", png.getvalue())

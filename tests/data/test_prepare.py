@@ -14,7 +14,7 @@ from cxrtl.data.folds import make_folds
 from cxrtl.data.images import How
 from cxrtl.data.images.guard import decode
 from cxrtl.data.manifest import build
-from cxrtl.data.prepare import open_prepared, prepare, shard_paths
+from cxrtl.data.prepare import open_prepared, prepare, shard_paths, shares
 from cxrtl.data.shards import VERSION
 from cxrtl.errors import LockedError, PreparedError, SkippedError
 from cxrtl.records import INDEX_COLUMNS, SIZE_COLUMNS, FlowStep
@@ -97,6 +97,16 @@ class TestOnRay:
         with pytest.raises(PreparedError, match=r"part-00001\.parquet could not be written in .*: Is a directory"):
             prepare(build(data, key), data, tmp_path / "out")
         assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("slices", "cpus", "sizes"),
+    [(1, 2, [1]), (3, 2, [2, 1]), (20, 2, [8, 8, 2, 2]), (30, 2, [12, 12, 3, 3]), (9, 4, [2, 2, 2, 2, 1]), (0, 2, [])],
+)
+def test_shares(slices: int, cpus: int, sizes: list[int]) -> None:
+    found = shares(slices, cpus)
+    assert [len(share) for share in found] == sizes
+    assert [number for share in found for number in share] == list(range(slices))
 
 
 @pytest.mark.usefixtures("without_ray")

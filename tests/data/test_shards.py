@@ -78,7 +78,7 @@ class TestWorker:
         data = Data(source="phantom", phantom_patients=4, image_size=32)
         manifest = build(data, b"")
         layout = shards.Layout(str(tmp_path), How(32), manifest.classes, {})
-        result = prepare_module._task({"number": 0, "piece": shards.slices(manifest)[0]}, layout)
+        result = prepare_module._task(0, shards.slices(manifest)[0], layout)
         assert result["write_fault"] == "No space left on device" and not result["fault"]
 
     def test_fault_in_a_worker_does_not_quote(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -88,5 +88,5 @@ class TestWorker:
         monkeypatch.setattr(shards, "decode_all", broken)
         piece = json.dumps({"first": 0, "columns": {"image_id": ["img-1"], "path": [f"/{CANARY}"]}})
         layout = shards.Layout(str(tmp_path), How(32), ("a", "b"), {})
-        result = prepare_module._task({"number": 0, "piece": piece}, layout)
+        result = prepare_module._task(0, piece, layout)
         assert result["fault"].startswith("RuntimeError at test_shards.py:") and CANARY not in str(result)
