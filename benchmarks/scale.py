@@ -64,7 +64,7 @@ def plan(trials: int, nodes: int, home: Path) -> dict[str, float]:
 
     def draw() -> Any:
         listed = planning.trials(made, FOLDS)
-        half = [trial.name for trial in listed[::2]]
+        half = [trial.name for trial in listed[: len(listed) // 2]]
         return planning.make(made, listed, half, cluster, share, probes, home, images)
 
     tracemalloc.start()
