@@ -115,7 +115,7 @@ def drive(trials: int, slots: int) -> dict[str, float]:
     from cxrtl.orchestrate import sweep
 
     os.environ["RAY_AUTH_MODE"] = "disabled"  # a Ray of its own, on this machine, for a moment
-    ray.init(num_cpus=slots, include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.init("local", num_cpus=slots, include_dashboard=False, log_to_driver=False, logging_level="error")
     trainable = tune.with_parameters(nothing)
     sweep.schedule(trainable, [[f"warm/fold{n}"] for n in range(2 * slots)], {"CPU": 1}, slots)
     before = memory()
