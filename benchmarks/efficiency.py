@@ -40,11 +40,9 @@ def measure(folds: int, slots: int, seconds: float) -> tuple[float, float]:
     import ray
     from ray import tune
 
-    from cxrtl.orchestrate import sweep
+    from cxrtl.orchestrate import cluster, sweep
 
-    os.environ["RAY_AUTH_MODE"] = "disabled"  # a Ray of its own, on this machine, for a moment
-    ray.init("local", num_cpus=slots, include_dashboard=False, log_to_driver=False, logging_level="error")
-    try:
+    with cluster.connect("local", verbose=False, cpus=slots):
         began = time.perf_counter()
         task = ray.remote(num_cpus=1)(start)
         ray.get([task.remote() for _ in range(slots)])
@@ -54,8 +52,6 @@ def measure(folds: int, slots: int, seconds: float) -> tuple[float, float]:
         results = sweep.schedule(trainable, trials, {"CPU": 1}, slots)
         assert len(results) == folds and not results.errors
         return ready - began, time.perf_counter() - ready
-    finally:
-        ray.shutdown()
 
 
 def main() -> None:
