@@ -64,7 +64,7 @@ def plan(trials: int, nodes: int, home: Path) -> dict[str, float]:
 
     def draw() -> Any:
         listed = planning.trials(made, FOLDS)
-        half = [trial.name for trial in listed[::2]]
+        half = [trial.name for trial in listed[: len(listed) // 2]]
         return planning.make(made, listed, half, cluster, share, probes, home, images)
 
     tracemalloc.start()
@@ -109,22 +109,17 @@ def nothing(config: dict[str, Any]) -> None:
 
 def drive(trials: int, slots: int) -> dict[str, float]:
     """In a process of its own: the real scheduler over trials that do nothing."""
-    import ray
     from ray import tune
 
-    from cxrtl.orchestrate import sweep
+    from cxrtl.orchestrate import cluster, sweep
 
-    os.environ["RAY_AUTH_MODE"] = "disabled"  # a Ray of its own, on this machine, for a moment
-    ray.init(num_cpus=slots, include_dashboard=False, log_to_driver=False, logging_level="error")
-    trainable = tune.with_parameters(nothing)
-    sweep.schedule(trainable, [[f"warm/fold{n}"] for n in range(2 * slots)], {"CPU": 1}, slots)
-    before = memory()
-    results, seconds = timed(
-        lambda: sweep.schedule(trainable, [[f"arm/fold{n}"] for n in range(trials)], {"CPU": 1}, slots)
-    )
-    assert len(results) == trials and not results.errors
-    ray.shutdown()
-    return {"seconds": seconds, "memory": memory() - before}
+    with cluster.connect("local", verbose=False, cpus=slots):
+        trainable = tune.with_parameters(nothing)
+        sweep.schedule(trainable, [[f"warm/fold{n}"] for n in range(2 * slots)], {"CPU": 1}, slots)
+        names, before = [[f"arm/fold{n}"] for n in range(trials)], memory()
+        results, seconds = timed(lambda: sweep.schedule(trainable, names, {"CPU": 1}, slots))
+        assert len(results) == trials and not results.errors
+        return {"seconds": seconds, "memory": memory() - before}
 
 
 def memory() -> float:

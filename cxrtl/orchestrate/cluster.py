@@ -42,8 +42,9 @@ class Node:
 
 
 @contextmanager
-def connect(address: str | None, verbose: bool) -> Iterator[list[Node]]:
-    """Join the cluster at `address` (or `RAY_ADDRESS`), or start Ray on this machine; leave it afterwards.
+def connect(address: str | None, verbose: bool, cpus: int | None = None) -> Iterator[list[Node]]:
+    """Join the cluster at `address` (or `RAY_ADDRESS`), or start Ray on this machine, with as many logical `cpus` as it
+    has or as are given; leave it afterwards.
 
     Raises:
         PlanError: no cluster answers at the address.
@@ -65,6 +66,7 @@ def connect(address: str | None, verbose: bool) -> Iterator[list[Node]]:
         with _to_itself() if address == OWN else nullcontext():
             ray.init(
                 address=address,
+                num_cpus=cpus,
                 log_to_driver=verbose,
                 logging_level=logging.INFO if verbose else logging.ERROR,
                 include_dashboard=None if address != OWN else False,
