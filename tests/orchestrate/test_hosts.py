@@ -29,7 +29,7 @@ SMALLER = {
     "data.phantom_patients": 150,
     "arm": '[{name = "arm"}]',
     "train.backbone": "mobilenet_v3_small",
-    "train.budgets": [20, 200],
+    "train.budgets": [10, 80],
     "train.batch_size": 8,
     "train.checkpoint_every": 10,
     "train.precision": "fp32",  # `auto` goes by what is quicker at the moment
@@ -101,7 +101,7 @@ class Cluster:
         return [name for name in self.head.names() if name.startswith("ray::ImplicitFunc")]
 
 
-def places(run: Path, beyond: int = 20) -> dict[str, tuple[str, int]]:
+def places(run: Path, beyond: int = 10) -> dict[str, tuple[str, int]]:
     """Of each fold that has saved a state past `beyond` iterations and is not done: the node it is on, its process."""
     found = {}
     for folder in run.glob("arm/fold*"):
