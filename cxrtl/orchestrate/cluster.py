@@ -60,6 +60,7 @@ def connect(address: str | None, verbose: bool, cpus: int | None = None) -> Iter
     os.environ.setdefault("MALLOC_ARENA_MAX", "1")  # of workers started here; see learn.memory
     os.environ.setdefault("RAY_worker_niceness", "0")  # the command's own priority; Ray's choice is nearly the lowest
     if not verbose:
+        os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # a lost process is no fault: the trial goes on
         for name in ("ray", "ray.tune", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
     try:
