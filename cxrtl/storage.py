@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+from cxrtl.config import refuse_secret
 from cxrtl.errors import ConfigError, DamagedError, RunError
 
 VARIABLE, FOLDER = "CXRTL_MIRRORS", "cxrtl-mirrors"
@@ -45,15 +46,14 @@ def place(text: str | Path) -> Path:
     on all machines of a cluster.
 
     Raises:
-        ConfigError: the URL has a user, a key or a query in it, names no bucket, or leads out of it.
+        ConfigError: the URL has a key or a query in it, names no bucket, or leads out of it.
     """
     protocol, sign, rest = str(text).partition("://")
     if not sign:
         return Path(text)
-    if "@" in rest or "?" in rest:
-        raise ConfigError(f"a {protocol}:// URL takes no key and no query: access keys come from the standard places")
+    refuse_secret(str(text), f"a {protocol}:// URL")
     bucket, *within = rest.rstrip("/").split("/")
-    if not (bucket or within) or {".", ".."} & set(within):
+    if not (bucket or within) or {".", ".."} & set(within) or "?" in rest:
         raise ConfigError(
             f"{protocol}://{rest}: name a bucket, and in it a prefix if you like, such as s3://mine/cxrtl"
         )
