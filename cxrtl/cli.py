@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cxrtl import config, submit_cli, verbs, weights_cli
+from cxrtl import config, storage, submit_cli, verbs, weights_cli
 from cxrtl.console import Screen
 from cxrtl.options import (
     Address,
@@ -21,9 +21,11 @@ from cxrtl.options import (
     Verbose,
     data_of,
     experiment_of,
+    holds_run,
     home_folder,
     lasting,
     manners,
+    place,
     run_folder,
 )
 from cxrtl.rundir import RunDir
@@ -131,7 +133,8 @@ def prepare(
 @app.command()
 def audit(
     source: Annotated[
-        Path, typer.Argument(metavar="RUN_OR_SOURCE", help="A run's folder; or an image folder, a table, a .toml.")
+        Path,
+        typer.Argument(parser=place, metavar="RUN_OR_SOURCE", help="A run; or an image folder, a table, a .toml."),
     ],
     home: Home = None,
     set_: Set = None,
@@ -142,7 +145,7 @@ def audit(
     """Look for leaks, look-alikes and shortcuts: in a run, or in images before anything trains on them."""
     screen = Screen(as_json)
     with manners(screen):
-        is_run = (lasting(source) / "experiment.resolved.json").exists()
+        is_run = holds_run(lasting(source).absolute())
         source = lasting(source) if is_run else source
         experiment = None if is_run else experiment_of(source, set_ or [])
         from contextlib import ExitStack
@@ -182,7 +185,7 @@ def status(
             screen.status(found)
             if not watch or not found.writing:
                 return
-            time.sleep(2)
+            time.sleep(storage.pace(folder, 2))
 
 
 @app.command()
@@ -202,7 +205,9 @@ def report(
 @app.command()
 def compare(
     first: Folder,
-    second: Annotated[Path, typer.Argument(metavar="RUN_OR_TABLE", help="Another run, or a published .csv or .toml.")],
+    second: Annotated[
+        Path, typer.Argument(parser=place, metavar="RUN_OR_TABLE", help="Another run, or a published .csv or .toml.")
+    ],
     unpaired: Annotated[bool, typer.Option(help="Allow other images or folds, as independent samples.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder to write to. [default: RUN/compare-NAME]")] = None,
     as_json: Json = False,

@@ -20,7 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cxrtl import drawing
+from cxrtl import drawing, storage
 from cxrtl.drawing import duration
 from cxrtl.errors import CxrtlError
 from cxrtl.orchestrate.checks import Check
@@ -105,10 +105,10 @@ class Screen:
 
     def finished(self, run: RunDir, report: Path, done_before: int, trials: int) -> None:
         note = f" (all {trials} trials were done before)" if done_before == trials else ""
-        self._say({"done": run.name, "report": str(report)}, f"[bold]Done[/bold]{note}. Report: {escape(str(report))}")
+        self._say({"done": run.name, "report": str(report)}, f"[bold]Done[/bold]{note}. Report: {_where(report)}")
 
     def written(self, report: Path) -> None:
-        self._say({"report": str(report)}, f"Report: {escape(str(report))}")
+        self._say({"report": str(report)}, f"Report: {_where(report)}")
 
     def prepared(self, prepared: Prepared) -> None:
         record = {
@@ -216,7 +216,7 @@ class Screen:
 
     def _watch(self, run: RunDir, found: Status) -> None:
         while True:
-            last = self.stop.wait(REFRESH)
+            last = self.stop.wait(storage.pace(run.root, REFRESH))
             with suppress(CxrtlError, OSError):  # a file caught between two writes: the next look will do
                 found = reader.read(run, found)
                 if self.live:
@@ -264,6 +264,11 @@ class Screen:
         spent = duration(time.monotonic() - self.started)
         table.add_row("", Text(f"{speed:.0f} img/s", style="bold"), spent, f"eta {duration(self._eta(found))}")
         return table
+
+
+def _where(path: Path) -> str:
+    """The file, and where else it is."""
+    return escape(str(path)) + (f", {escape(storage.name(path))}" if storage.at(path) else "")
 
 
 def _by_arm(trials: tuple[TrialStatus, ...]) -> dict[str, list[TrialStatus]]:

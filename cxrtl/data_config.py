@@ -190,6 +190,8 @@ class Data(Table):
     def _path_where_needed(self) -> Data:
         if self.source != "phantom" and not self.path:
             raise ValueError(f"data.path is empty: source {self.source!r} needs a folder or table")
+        if "://" in self.path:
+            raise ValueError(f"data.path = {self.path!r} is no folder: copy the images to one, or mount their bucket")
         return self
 
     @model_validator(mode="after")

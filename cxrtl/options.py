@@ -10,14 +10,28 @@ from typing import Annotated, Any
 
 import typer
 
-from cxrtl import config
+from cxrtl import config, storage
 from cxrtl.console import Screen
 from cxrtl.errors import ConfigError, CxrtlError, Interrupted, ManifestError, RunError, of_system
 from cxrtl.rundir import RunDir
 
+
+def place(text: str) -> Path:
+    """`storage.place`, its error as the command line's own."""
+    try:
+        return storage.place(text)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 Home = Annotated[
     Path | None,
-    typer.Option(help="Folder of `runs` and `prepared`. [default: $CXRTL_HOME, else here; in a Ray job ~/cxrtl]"),
+    typer.Option(
+        parser=place,
+        metavar="FOLDER",
+        help="Folder of `runs` and `prepared`, or s3://BUCKET/PREFIX, gs://… [default: $CXRTL_HOME, else here; in a "
+        "Ray job ~/cxrtl]",
+    ),
 ]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a knob: train.rate=1e-3")]
 Address = Annotated[
@@ -27,13 +41,13 @@ Download = Annotated[bool, typer.Option(help="Fetch ImageNet weights that are mi
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what Ray says.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line, for machines.")]
 File = Annotated[Path, typer.Argument(metavar="EXPERIMENT.toml", help="The experiment file.")]
-Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder, such as runs/demo.")]
+Folder = Annotated[Path, typer.Argument(parser=place, metavar="RUN", help="The run's folder, such as runs/demo.")]
 
 
 def home_folder(given: Path | None) -> Path:
     """Where runs and prepared sets live. A Ray job's working directory is a copy that is thrown away: not there."""
     fallback = Path.home() / "cxrtl" if _in_job() else Path()
-    return (given or Path(os.environ.get("CXRTL_HOME") or fallback)).expanduser().absolute()
+    return (given or storage.place(os.environ.get("CXRTL_HOME") or fallback)).expanduser().absolute()
 
 
 def lasting(path: Path) -> Path:
@@ -54,7 +68,10 @@ def experiment_of(source: Path, overrides: list[str]) -> config.Experiment:
     if source.suffix == ".toml":
         return config.load(source, overrides)
     if not source.exists():
-        raise ManifestError(f"source {str(source)!r} does not exist: give an image folder, a table or an experiment")
+        raise ManifestError(
+            f"source {storage.name(source)!r} does not exist: give an image folder, a table or an experiment (images "
+            "in a bucket: copy them to a folder, or mount it as one)"
+        )
     kind = "folder" if source.is_dir() else "table"
     raw: dict[str, Any] = {"name": "prepare", "data": {"source": kind, "path": str(source)}}
     for override in overrides:
@@ -64,11 +81,18 @@ def experiment_of(source: Path, overrides: list[str]) -> config.Experiment:
 
 
 def run_folder(folder: Path) -> RunDir:
-    """The run in `folder`; raises ConfigError where there is none."""
+    """The run in `folder`, pulled where it is at a storage; raises ConfigError where there is none."""
     root = lasting(folder).absolute()
-    if not (root / "experiment.resolved.json").exists():
-        raise ConfigError(f"{root} holds no run: give the folder that `cxrtl run` printed, such as runs/demo")
+    if not holds_run(root):
+        raise ConfigError(
+            f"{storage.name(root)} holds no run: give the folder that `cxrtl run` printed, such as runs/demo"
+        )
     return RunDir(root)
+
+
+def holds_run(folder: Path) -> bool:
+    storage.pull(folder)
+    return (folder / "experiment.resolved.json").exists()
 
 
 @contextmanager

@@ -27,6 +27,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cxrtl import lease, storage
 from cxrtl.errors import DamagedError, LockedError, RunError
 from cxrtl.predictions import Predictions
 from cxrtl.records import FoldResult, Task, Trial
@@ -49,22 +50,26 @@ def content_hash(value: Any) -> str:
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a file beside `path`, flush it to disk and rename it into place.
+    """Let `write` fill a file beside `path`, flush it to disk and rename it into place, in a mirror once the storage
+    has it.
 
     A reader sees the old file or the new one, never a part. A failure leaves `path` as it was and removes the part.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    if storage.at(path):  # this machine's mirror may lack the folder
+        path.parent.mkdir(parents=True, exist_ok=True)
     try:
         write(part)
         with part.open("rb") as file:
             os.fsync(file.fileno())
         if guard := guards.get(path.parent):
             guard()
+        storage.push(part, path)
         part.replace(path)
     except BaseException as error:
         part.unlink(missing_ok=True)
         if isinstance(error, OSError):  # a write says what is wrong, but not with which file
-            raise OSError(error.errno, error.strerror, str(path)) from error
+            raise OSError(error.errno, error.strerror, storage.name(path)) from error
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -244,7 +249,8 @@ class RunDir:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for this process; the kernel lets go when it ends, however it ends.
+        """Hold the run for this process, with all that it has at a storage pulled; the kernel, or whoever looks next
+        at the storage, lets go when it ends, however it ends.
 
         Raises:
             LockedError: another process holds it.
@@ -271,7 +277,9 @@ class RunDir:
                 drop_parts(self.root)
             except OSError as error:
                 raise self._cannot_write(error) from None
-            yield
+            with lease.hold(self.root):
+                storage.pull(self.root)
+                yield
 
     def host(self) -> str:
         """The machine whose process held the run last, or holds it; "" where none has."""
@@ -291,5 +299,5 @@ class RunDir:
         except BlockingIOError:
             return True
         except FileNotFoundError:
-            return False
-        return False
+            pass
+        return lease.held(self.root)

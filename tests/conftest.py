@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from cxrtl import storage
+from tests.homes import SECRET, Machines, Server
 
 SHARED = Path(os.environ.get("CXRTL_DATA") or Path(__file__).parents[1] / "../shared/data").resolve()
 
@@ -47,3 +52,35 @@ def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
 
     monkeypatch.setenv("CXRTL_KEY_FILE", str(tmp_path / "key" / "id.key"))
     return load_key()
+
+
+@pytest.fixture
+def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
+    """A storage in memory, and machines that have mirrors of it."""
+    MemoryFileSystem.store.clear()
+    yield Machines(tmp_path, monkeypatch)
+    MemoryFileSystem.store.clear()
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """An S3 server with the bucket `bucket`; environment and caches lead to it."""
+    import boto3
+    import fsspec
+
+    server = Server()
+    values = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.port}",
+        "AWS_ACCESS_KEY_ID": "key-of-the-tests",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="bucket")
+    storage._open.cache_clear()
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    yield server
+    storage._open.cache_clear()
+    urllib.request.urlopen(f"{values['AWS_ENDPOINT_URL']}/moto-api/reset", data=b"", timeout=10).close()
+    server.stop()

@@ -17,6 +17,8 @@ LAYERS = [
     ("trials",),
     ("records",),
     ("predictions",),
+    ("storage",),
+    ("lease",),
     ("rundir",),
     ("data", "evaluate"),
     ("learn",),
@@ -29,7 +31,8 @@ LAYERS = [
     ("verbs", "weights_cli", "submit_cli"),
     ("cli",),
 ]
-NO_TORCH_NO_RAY = ["errors", "config", "trials", "records", "predictions", "rundir", "evaluate", "report"]
+NO_TORCH_NO_RAY = ["errors", "config", "trials", "records", "predictions", "storage", "lease", "rundir"]
+NO_TORCH_NO_RAY += ["evaluate", "report"]
 
 
 def modules() -> dict[str, Path]:

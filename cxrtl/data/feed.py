@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import ray.data
 
+from cxrtl import storage
 from cxrtl.data.shards import PICTURES
 from cxrtl.records import Prepared, label_columns
 
@@ -36,11 +38,12 @@ def images(prepared: Prepared, *, streamed: bool = False) -> ray.data.Dataset:
 
     `streamed`: without pixels and masks.
     """
-    shards = str(prepared.folder / "shards")
+    files, shards = storage.filesystem(prepared.folder / "shards")
     columns = [*_COLUMNS, *_target_columns(prepared), "pixels"]
     if streamed:
         columns = [name for name in columns if name not in PICTURES]
-    found: ray.data.Dataset = ray.data.read_parquet(shards, columns=columns, file_extensions=["parquet"]).materialize()
+    read = partial(ray.data.read_parquet, shards, filesystem=files)
+    found: ray.data.Dataset = read(columns=columns, file_extensions=["parquet"]).materialize()
     return found
 
 

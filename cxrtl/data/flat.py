@@ -8,15 +8,17 @@ All processes of a node read it through the page cache, which holds one copy.
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from cxrtl import rundir
+from cxrtl import rundir, storage
 from cxrtl.data.prepared import DATASET, shard_paths
 from cxrtl.data.shards import PICTURES
 from cxrtl.errors import DamagedError, PreparedError
@@ -74,25 +76,47 @@ def make(prepared: Prepared) -> Flat:
         PreparedError: the disk has too little room for it.
         LockedError: another process writes into the set's folder.
     """
-    flat, about = describe(prepared), prepared.folder / ABOUT
-    wanted = {"made_from": rundir.sha256_file(prepared.folder / DATASET), "bytes": size(prepared)}  # names all shards
+    if not _made(prepared):
+        with rundir.RunDir(prepared.folder).lock():  # which clears away what a killed writer left: it may fill the disk
+            _fill(prepared)
+    return describe(prepared)
+
+
+def make_here(prepared: Prepared) -> None:
+    """`make` on a machine that has only a mirror of the set: its own file, from shards pulled first, by one process."""
+    prepared.folder.mkdir(parents=True, exist_ok=True)
+    with (prepared.folder / f"{NAME}.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # of this machine alone: others make theirs at the same time
+        storage.pull(prepared.folder)
+        if not _made(prepared):
+            rundir.drop_parts(prepared.folder)
+            _fill(prepared)
+
+
+def _about(prepared: Prepared) -> dict[str, Any]:
+    return {"made_from": rundir.sha256_file(prepared.folder / DATASET), "bytes": size(prepared)}  # names all shards
+
+
+def _made(prepared: Prepared) -> bool:
     try:
-        if rundir.read_json(about) == wanted and flat.path.stat().st_size == wanted["bytes"]:
-            return flat
-    except (DamagedError, OSError):
-        pass  # not made yet, or cut off
-    with rundir.RunDir(prepared.folder).lock():  # which clears away what a killed writer left: it may fill the disk
-        about.unlink(missing_ok=True)
-        flat.path.unlink(missing_ok=True)  # of a set that this folder held before
-        free = shutil.disk_usage(prepared.folder).free
-        if free < size(prepared):
-            raise PreparedError(
-                f"streaming needs {size(prepared) / 1e9:.1f} GB beside the shards in {prepared.folder}, "
-                f"{free / 1e9:.1f} GB are free: make room, choose another --home, or set resources.images to 'memory'"
-            )
-        rundir.write_atomic(flat.path, lambda part: _write(part, prepared))
-        rundir.write_json(about, wanted)
-    return flat
+        there = describe(prepared).path.stat().st_size
+        return there == size(prepared) and bool(rundir.read_json(prepared.folder / ABOUT) == _about(prepared))
+    except (DamagedError, OSError):  # not made yet, or cut off
+        return False
+
+
+def _fill(prepared: Prepared) -> None:
+    flat, about = describe(prepared), prepared.folder / ABOUT
+    about.unlink(missing_ok=True)
+    flat.path.unlink(missing_ok=True)  # of a set that this folder held before
+    free = shutil.disk_usage(prepared.folder).free
+    if free < size(prepared):
+        raise PreparedError(
+            f"streaming needs {size(prepared) / 1e9:.1f} GB beside the shards in {prepared.folder}, "
+            f"{free / 1e9:.1f} GB are free: make room, choose another --home, or set resources.images to 'memory'"
+        )
+    rundir.write_atomic(flat.path, lambda part: _write(part, prepared))
+    rundir.write_json(about, _about(prepared))
 
 
 def _write(path: Path, prepared: Prepared) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,7 +29,7 @@ import pyarrow.parquet as pq
 import ray.data
 from ray.exceptions import RayError
 
-from cxrtl import rundir
+from cxrtl import rundir, storage
 from cxrtl.config import Data
 from cxrtl.data.ids import derived, load_key
 from cxrtl.data.images import REASONS, How
@@ -82,7 +81,7 @@ def _how(manifest: Manifest, data: Data) -> How:
 def _make_shards(manifest: Manifest, how: How, out: Path, on_progress: Progress | None) -> list[Shard]:
     folder = out / "shards"
     folder.mkdir(exist_ok=True)
-    (out / DATASET).unlink(missing_ok=True)
+    storage.remove(out / DATASET)
     pieces = slices(manifest)
     _remove_others(folder, len(pieces))
     extras = {**extra_types(manifest), **dict.fromkeys(how.attributes, "string")}
@@ -94,6 +93,7 @@ def _make_shards(manifest: Manifest, how: How, out: Path, on_progress: Progress 
         done += len(shard.hashes)
         if on_progress:
             on_progress(done, total)
+    storage.pull(folder)
     absent = [shard.file for shard in shards.values() if not (folder / shard.file).is_file()]
     if absent:
         raise PreparedError(
@@ -108,7 +108,7 @@ def _remove_others(folder: Path, count: int) -> None:
     wanted = {Path(shard_name(number)).stem for number in range(count)}
     for path in [*folder.glob("part-*.parquet"), *folder.glob("part-*.json"), *folder.glob(".part-*.part")]:
         if path.is_file() and path.stem not in wanted:
-            path.unlink()
+            storage.remove(path)
 
 
 def _stream(pieces: list[str], layout: Layout) -> Iterator[tuple[int, Shard]]:
@@ -165,7 +165,7 @@ def _task(number: int, piece: str, layout: Layout) -> dict[str, Any]:
     try:
         shard = json.dumps(asdict(make_shard(number, piece, layout)))
     except OSError as error:
-        write_fault = os.strerror(error.errno) if error.errno else type(error).__name__
+        write_fault = error.strerror or type(error).__name__
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         fault = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
@@ -284,6 +284,6 @@ def _refuse_skipped(manifest: Manifest, prepared: Prepared, max_skipped: float) 
 
 def _cannot_write(place: Path, reason: str | None, name: str = "the prepared set") -> PreparedError:
     return PreparedError(
-        f"{name} could not be written in {place}: {reason or 'unknown reason'}. Make room there or choose another "
-        "folder, then run the same command again; finished shards are kept."
+        f"{name} could not be written in {storage.name(place)}: {reason or 'unknown reason'}. Make room there or "
+        "choose another folder, then run the same command again; finished shards are kept."
     )

@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxrtl import rundir
+from cxrtl import rundir, storage
 from cxrtl.data.images import Decoded, How, Unusable
 from cxrtl.data.images.guard import Answer, decode_all
 from cxrtl.data.images.rules import file_paths
@@ -125,7 +125,10 @@ def make_shard(number: int, text: str, layout: Layout) -> Shard:
     piece = json.loads(text)
     path = Path(layout.folder, shard_name(number))
     made_from = _made_from(piece, layout)
+    storage.fetch(path.with_suffix(".json"))
     found = read_ledger(path)
+    if found and found.made_from == made_from:
+        storage.fetch(path)
     if found and found.made_from == made_from and _intact(path, found):
         return found
     table, answers = _decode(piece, layout)

@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from cxrtl import rundir
+from cxrtl import rundir, storage
 from cxrtl.config import Augment, Recipe, Train
 from cxrtl.errors import DamagedError
 from cxrtl.learn import backbones, freeze
@@ -151,6 +151,7 @@ def finish(folder: Path, spec: dict[str, Any], parts: dict[str, str]) -> None:
 def read(folder: Path, spec: dict[str, Any]) -> Array | None:
     """The features `[K × N, …]` that `folder` holds; None where they are missing, damaged or others. bf16 is given as
     the int16 that has its bits, which numpy lacks."""
+    storage.pull(folder)
     try:
         about = rundir.read_json(folder / ABOUT)
         if about["spec"] != json.loads(json.dumps(spec)):

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from cxrtl import rundir
+from cxrtl import rundir, storage
 from cxrtl.config import Experiment, Train, expand
 from cxrtl.data.folds import read_folds
 from cxrtl.errors import DamagedError, LeakageError, WeightsError
@@ -94,7 +94,8 @@ def _locate(text: str, runs: Path) -> tuple[RunDir, str]:
     """The run and its arm; a run of one arm needs no arm named."""
     parent, _, last = text.rstrip("/").rpartition("/")
     for name, arm in ((text, ""), (parent, last)):
-        for folder in (runs / name, expand(name)) if name else ():
+        for folder in (runs / name, storage.place(name) if "://" in name else expand(name)) if name else ():
+            storage.pull(folder)
             if not (folder / "experiment.resolved.json").is_file():
                 continue
             arms = list(rundir.read_json(folder / "experiment.resolved.json")["decides"]["arms"])

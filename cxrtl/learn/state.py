@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cxrtl import rundir
+from cxrtl import rundir, storage
 from cxrtl.errors import DamagedError
 from cxrtl.records import Milestone
 
@@ -64,7 +64,7 @@ def save(folder: Path, state: State, taken: Snapshot, run_hash: str) -> None:
     rundir.write_json(folder / "state.json", record)
     for old in folder.glob("state-*.safetensors"):
         if old.name != name:
-            old.unlink(missing_ok=True)
+            storage.remove(old)
 
 
 def load(folder: Path, run_hash: str, model: nn.Module, optimizer: Optimizer) -> State:
@@ -116,4 +116,4 @@ def clear(folder: Path) -> None:
     rundir.drop_parts(folder)
     names = ("state.json", "progress.json", "error.txt")
     for path in (*(folder / name for name in names), *folder.glob("state-*.safetensors")):
-        path.unlink(missing_ok=True)
+        storage.remove(path)

@@ -6,7 +6,6 @@ written, so has each arm with its pooled metrics, beside the ROC curves and conf
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +17,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import hparams, scalar
 
-from cxrtl import rundir
+from cxrtl import rundir, storage
 from cxrtl.config import Recipe
 from cxrtl.records import Milestone, Trial
 from cxrtl.rundir import RunDir
@@ -74,9 +73,15 @@ class Board:
             entry.add(scalar(name, value), reached.iterations)
             self.events.add(scalar(name, value), reached.iterations)
         entry.close()
+        self.keep()
+
+    def keep(self) -> None:
+        """Where the run is at a storage, send it what was added here."""
+        storage.send(self.folder)
 
     def close(self) -> None:
         self.events.close()
+        self.keep()
 
 
 def pooled(run: RunDir) -> None:
@@ -87,7 +92,7 @@ def pooled(run: RunDir) -> None:
         DamagedError: the run has no report yet.
     """
     root, summary = run.path("tensorboard", "pooled"), rundir.read_json(run.path("summary.json"))
-    shutil.rmtree(root, ignore_errors=True)
+    storage.remove(root)
     knobs = {item["knob"]: item["values"] for item in summary["settings"] if item["knob"] in _KNOBS}
     for row in summary["rows"]:
         values = {name: values[summary["arms"].index(row["arm"])] for name, values in knobs.items()}
@@ -108,3 +113,4 @@ def pooled(run: RunDir) -> None:
         shown.encoded_image_string = path.read_bytes()
         pictures.add(Summary(value=[Summary.Value(tag=f"report/{path.stem.partition('-')[0]}", image=shown)]), step)
     pictures.close()
+    storage.send(root)

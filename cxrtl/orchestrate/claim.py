@@ -15,7 +15,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxrtl import rundir
+from cxrtl import rundir, storage
 from cxrtl.errors import DamagedError, SupersededError
 
 FILE = "owner.json"
@@ -40,6 +40,7 @@ class Claim:
 
     def check(self) -> None:
         """Raises SupersededError where the claim no longer stands: another took the folder, or the trial is done."""
+        storage.fetch(self.folder / FILE)
         try:
             owner = rundir.read_json(self.folder / FILE)
         except DamagedError:
@@ -51,4 +52,4 @@ class Claim:
     def release(self) -> None:
         """The trial is done: whoever still works on it is too late."""
         rundir.guards.pop(self.folder, None)
-        (self.folder / FILE).unlink(missing_ok=True)
+        storage.remove(self.folder / FILE)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cxrtl import rundir
+from cxrtl import rundir, storage
 from cxrtl.config import Experiment, expand
 from cxrtl.errors import CxrtlError, PlanError
 from cxrtl.learn import lineage, weights
@@ -115,7 +115,8 @@ def round_trip(home: Path, ask: Mapping[str, Mark]) -> dict[str, str]:
     except OSError as error:
         return {"driver": f"it cannot be written to ({error.strerror})"}
     finally:
-        shutil.rmtree(folder)
+        with suppress(OSError):  # it has failed before, then
+            storage.remove(folder)
 
 
 def _there_and_back(folder: Path, name: str, mine: str, call: Mark) -> str:
@@ -128,6 +129,7 @@ def _there_and_back(folder: Path, name: str, mine: str, call: Mark) -> str:
     if read != mine:
         return "another file is at the place of the driver's: this is other storage"
     try:
+        storage.fetch(folder / name)
         back = (folder / name).read_text(encoding="ascii")
     except OSError as error:
         return f"what it wrote cannot be read by the driver ({error.strerror})"

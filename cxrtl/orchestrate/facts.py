@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from cxrtl import rundir
+from cxrtl import rundir, storage
 from cxrtl.learn import precision
 from cxrtl.orchestrate.checks import Facts
 
@@ -114,6 +114,7 @@ class Inspector:
         """Read the driver's marker, write another: (what was read, what was written, what went wrong)."""
         mine = secrets.token_hex(16)
         try:
+            storage.fetch(folder / "driver")
             read = (folder / "driver").read_text(encoding="ascii")
         except OSError as error:
             return "", "", f"what the driver wrote cannot be read ({error.strerror})"

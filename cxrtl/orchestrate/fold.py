@@ -26,9 +26,9 @@ from ray.exceptions import RayError, RayTaskError
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from cxrtl import rundir
+from cxrtl import rundir, storage
 from cxrtl.config import Recipe
-from cxrtl.data import feed
+from cxrtl.data import feed, flat
 from cxrtl.data.flat import Flat
 from cxrtl.errors import CxrtlError, SupersededError, of_system
 from cxrtl.learn import augment, devices, features, loop, memory, objective, state, transfer
@@ -74,9 +74,11 @@ def fold_trial(config: dict[str, Any], images: ray.data.Dataset, job: Job) -> No
 
     What an earlier try finished, whose process was lost before Tune heard of it, is not done again.
     """
-    named = [job.trials[name] for name in config["trials"]]
-    trials = [trial for trial in named if job.run.result(trial, job.hashes[trial.arm]) is None]
+    trials = [job.trials[name] for name in config["trials"]]
     try:
+        for trial in trials:
+            storage.pull(job.run.trial(trial))
+        trials = [trial for trial in trials if job.run.result(trial, job.hashes[trial.arm]) is None]
         if trials:
             TorchTrainer(
                 fold_loop,
@@ -103,7 +105,7 @@ def describe(error: Exception, path: Path) -> str:
         line = f"{type(error).__name__}: {line}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        rundir.write_bytes(path, "".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace"))
     except OSError as failed:  # a full disk, most likely the fault itself
         return f"{line} The traceback could not be written to {path}: {failed.strerror}"
     return f"{line} (traceback: {path})"
@@ -116,6 +118,8 @@ def fold_loop(config: dict[str, Any]) -> None:
     trials: list[Trial] = config["trials"]
     devices.settle(job.share.cpus)
     memory.keep_freed_memory()
+    if job.flat and storage.at(job.flat.path):
+        flat.make_here(job.prepared)
     masks = [mask for trial in trials for mask in (~job.tested(trial), job.tested(trial))]
     parts = feed.collect(ray.train.get_dataset_shard("images"), job.prepared, masks)
     here = ray.train.torch.get_device()
@@ -140,9 +144,11 @@ class FoldRun:
         self.folder = job.run.trial(trial)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.claim = Claim.take(self.folder)
+        storage.pull(self.folder)
+        self.every = storage.pace(self.folder, HEARTBEAT)
         rundir.drop_parts(self.folder)
         for stale in ("result.json", "error.txt"):  # of a trial that is made again: it is neither done nor failed
-            (self.folder / stale).unlink(missing_ok=True)
+            storage.remove(self.folder / stale)
         start, channels = job.weights[trial.arm], job.prepared.channels
         self.model = transfer.make_model(recipe.train, start, classes, job.seed, trial.fold, device, task, channels)
         tested = job.tested(trial)
@@ -240,11 +246,12 @@ class FoldRun:
         taken = state.Snapshot(self.model, self.optimizer)
         self.writer.wait()
         self.writer(partial(state.save, self.folder, self._as_now(at), taken, self.run_hash))
+        self.board.keep()
 
     def progress(self, at: state.State) -> None:
         """A new line of the curve: shown at once on TensorBoard, and once a second to whoever watches the folder."""
         self.board.curve(at.curve[-1:])
-        if time.monotonic() - self.beat >= HEARTBEAT:
+        if time.monotonic() - self.beat >= self.every:
             self._tell(at)
 
     def _tell(self, at: state.State) -> None:

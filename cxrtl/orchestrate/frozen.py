@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import ray
 import torch
 
-from cxrtl import rundir
+from cxrtl import rundir, storage
 from cxrtl.config import Experiment, Recipe
 from cxrtl.data.prepared import shard_paths
 from cxrtl.errors import TrialError
@@ -161,6 +161,7 @@ def _shard(
     model = transfer.make_model(recipe.train, start, 2, 0, 0, device, channels=channels)
     body = freeze.split(recipe.train, model, 2).body
     assert body is not None
+    storage.fetch(path)
     column = pq.read_table(path, columns=["pixels"])["pixels"].to_pylist()
     pixels = np.frombuffer(b"".join(column), np.uint8).reshape(rows, channels, spec["size"], spec["size"])
     changes = None

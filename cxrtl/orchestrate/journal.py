@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from cxrtl import rundir
+from cxrtl import rundir, storage
 from cxrtl.errors import CxrtlError
 from cxrtl.records import Plan
 from cxrtl.rundir import RunDir
@@ -44,6 +44,7 @@ def here() -> dict[str, Any]:
 
 def read(run: RunDir) -> list[dict[str, Any]]:
     """Every event of the run and its trials, by time; `trial` names the trial. A line that is none is left out."""
+    storage.pull(run.root, (FILE,))
     found = []
     for path in (run.path(FILE), *run.root.glob(f"*/fold*/**/{FILE}")):
         trial = path.parent.relative_to(run.root).as_posix()

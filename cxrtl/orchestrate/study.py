@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from cxrtl import rundir
+from cxrtl import rundir, storage
 from cxrtl.config import Data, Experiment, expand
 from cxrtl.data import audit, feed, flat, folds, manifest, phantom, survey
 from cxrtl.data.ids import fingerprint, load_key
@@ -100,6 +100,7 @@ def prepare(data: Data, home: Path, session: Session, watcher: Watcher) -> Prepa
     watcher.stage("reading labels")
     listed = manifest.build(_expanded(data), load_key() if data.source != "phantom" else b"")
     folder = home / "prepared" / f"{data.source}-{_fingerprint(data, listed)[:12]}"
+    storage.pull(folder)
     try:
         there = open_prepared(folder)
         if sum(there.skipped.values()) <= data.max_skipped * len(listed.frame):
@@ -283,6 +284,7 @@ def _keep(
 def _record(folder: RunDir, todo: _Todo, session: Session, hashes: dict[str, str]) -> None:
     """Add this session to `sessions.json`. `launch_seconds` is all before the trials but preparing and
     computing features."""
+    storage.pull(folder.root)
     path = folder.path("sessions.json")
     earlier = rundir.read_json(path) if path.exists() else []
     done = sum(folder.result(trial, hashes[trial.arm]) is not None for trial in todo.trials)

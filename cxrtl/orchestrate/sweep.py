@@ -11,6 +11,7 @@ import ray.data
 from ray import tune
 from ray.tune.execution import class_cache
 
+from cxrtl import storage
 from cxrtl.errors import Interrupted, TrialError
 from cxrtl.learn import state
 from cxrtl.orchestrate.fold import Job, fold_trial
@@ -60,6 +61,7 @@ class Deaths(tune.Callback):
             )
 
     def _kept(self, trial: Trial) -> int:
+        storage.pull(self.job.run.trial(trial))
         done = self.job.run.result(trial, self.job.hashes[trial.arm])
         return trial.budgets[-1] if done else state.reached(self.job.run.trial(trial))
 
@@ -81,6 +83,7 @@ def run(job: Job, plan: Plan, images: ray.data.Dataset, verbose: bool = False) -
     class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
     needs, stopper = {"CPU": job.share.cpus, "GPU": job.share.gpus}, _StopAtFault()
     schedule(trainable, order, needs, plan.processes, stopper, verbose, Deaths(job, stopper.give_up))
+    storage.pull(job.run.root)
     missing = [trial for trial in plan.todo if job.run.result(trial, job.hashes[trial.arm]) is None]
     if stopper.fault:
         raise TrialError(stopper.fault)

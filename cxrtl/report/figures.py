@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cxrtl import storage
 from cxrtl.predictions import FloatArray
 from cxrtl.report import curves, flow, numbers, parts, vocabulary, words
 from cxrtl.report.load import Done, Loaded, read_curve
@@ -60,7 +61,7 @@ def draw(loaded: Loaded, summary: Summary) -> Drawings:
     drop_parts(folder)
     for kind in ("roc-", "precision-", "calibration-", "progress-", "part-", "confusion", "subgroups", "flow"):
         for stale in folder.glob(f"{kind}*.*"):
-            stale.unlink()
+            storage.remove(stale)
     budgets = sorted({row["iterations"] for row in summary["rows"]})[-SHOWN_BUDGETS:]
     binary = budgets if summary["task"] == "binary" else []
     with styled():

@@ -10,10 +10,12 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from cxrtl import storage
 from cxrtl.errors import DamagedError, RunError
 from cxrtl.records import Progress, Trial
 from cxrtl.rundir import RunDir, read_json, read_result
 
+FILES = ("plan.json", "progress.json", "result.json", "error.txt")
 ALIVE = 60.0  # seconds since a trial's last sign of life, of which there is one a second
 State = Literal["done", "running", "cut off", "failed", "waiting"]
 
@@ -56,6 +58,7 @@ def read(run: RunDir, before: Status | None = None) -> Status:
     Raises:
         RunError: the folder is no run, or none that got as far as a plan.
     """
+    storage.pull(run.root, FILES)
     if not run.path("plan.json").exists():
         raise RunError(f"{run.root} holds no planned run: give the folder that `cxrtl run` printed, such as runs/demo")
     planned = run.planned()

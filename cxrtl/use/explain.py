@@ -6,7 +6,6 @@ Writes `explain/` into the run folder: PNG and `explain.json` (`report.saliency`
 from __future__ import annotations
 
 import io
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,9 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from cxrtl import rundir
+from cxrtl import rundir, storage
 from cxrtl.data.prepared import DATASET, open_prepared
-from cxrtl.errors import PredictionsError, PreparedError
+from cxrtl.errors import DamagedError, PredictionsError, PreparedError
 from cxrtl.evaluate.intervals import wilson
 from cxrtl.evaluate.metrics import THRESHOLD
 from cxrtl.learn import transfer
@@ -90,9 +89,8 @@ def explain(trained: Trained, prepared: Prepared, masks: Masks | None = None) ->
         found |= {key: _Heat(image, heat) for key, image, heat in zip(keys, pixels, heats, strict=True)}
         some = slice(0, -(-CHECKED_IMAGES // len(trained.trials)))
         checks.append(cascade(saliency, _untrained(trained), pixels[some], places[some]))
-    if folder.exists():
-        (folder / FILE).unlink(missing_ok=True)  # first: it vouches for the pictures
-        shutil.rmtree(folder)
+    storage.remove(folder / FILE)  # first: it vouches for the pictures
+    storage.remove(folder)
     folder.mkdir()
     result = Explained(
         version=1,
@@ -123,10 +121,13 @@ def require_scores(trained: Trained) -> None:
 def find_prepared(home: Path, trained: Trained) -> Prepared:
     """The prepared set of the run among those of `home`; raises PreparedError where it is not there."""
     dataset = trained.loaded.resolved["dataset"]
+    storage.pull(home / "prepared", (DATASET,))
     for path in sorted(home.glob(f"prepared/*/{DATASET}")):
         try:
+            if rundir.read_json(path)["dataset_hash"] == dataset["dataset_hash"]:
+                storage.pull(path.parent)
             prepared = open_prepared(path.parent)
-        except PreparedError:  # another set's damage is none of ours
+        except (PreparedError, DamagedError, KeyError, TypeError):  # another set's damage is none of ours
             continue
         if (prepared.dataset_hash, prepared.image_size) == (dataset["dataset_hash"], dataset["image_size"]):
             return prepared

@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from cxrtl import storage
 from cxrtl.config import Recipe, Train
 from cxrtl.data.images import Grey, How
 from cxrtl.errors import ConfigError, DamagedError, PredictionsError
@@ -125,6 +126,7 @@ def revive(file: Weighed, train: Train, classes: int, task: Task, device: torch.
     where = "/".join(file.path.parts[-3:])
     model = transfer.make_model(train, None, classes, 0, 0, torch.device("cpu"), task)
     wanted = {key: (value.shape, value.dtype) for key, value in model.state_dict().items()}
+    storage.fetch(file.path)
     content = file.path.read_bytes()
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise DamagedError(f"{where} changed after it was checked: run again")
