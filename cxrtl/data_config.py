@@ -25,9 +25,9 @@ _STATED: dict[str, tuple[str, ...]] = {  # the attributes that a source's own ta
 
 
 class Table(BaseModel):
-    """A TOML table: unknown keys are faults, values cannot be changed after loading."""
+    """A TOML table: unknown keys and what is no number are faults, values cannot be changed after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Cohort(Table):

@@ -11,8 +11,9 @@ from pydantic import ConfigDict, Field, TypeAdapter
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]  # of an arm or file: it leads out of nowhere
 Within = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)+$")]  # a folder inside
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Number = Annotated[float, Field(ge=-1e12, le=1e12)]  # sums of them are finite, too
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
 Budgets = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
 
@@ -48,8 +49,8 @@ class Milestone:
     iterations: Count
     train_seconds: Seconds
     evaluate_seconds: Seconds
-    held_out_loss: float
-    held_out_accuracy: float
+    held_out_loss: Number
+    held_out_accuracy: Number
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,21 @@ def test_values_of_any_kind(run: RunDir) -> None:
         attempt(run, *every[place])
 
 
+def test_numbers_as_text_are_numbers_or_nothing(run: RunDir) -> None:
+    for name, at in (
+        ("experiment.resolved.json", ("experiment", "resources", "gpus_per_fold")),
+        ("scratch/fold0/result.json", ("milestones", 0, "train_seconds")),
+        ("scratch/fold0/result.json", ("milestones", 0, "held_out_loss")),
+        ("sessions.json", (0, "wall_seconds")),
+    ):
+        path = run.path(name)
+        before = path.read_bytes()
+        path.write_text(json.dumps(altered(json.loads(before), at, "1e999")))
+        with pytest.raises(DamagedError):
+            load_run(run)
+        path.write_bytes(before)
+
+
 @pytest.mark.slow
 def test_every_value_of_any_kind(run: RunDir) -> None:
     for case in cases(run.root):
