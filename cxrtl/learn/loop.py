@@ -25,13 +25,17 @@ READ_EVERY = 1.0  # seconds between looks at a GPU's training curve
 EVALUATION_BATCH = {"cpu": 100, "cuda": 500}  # images
 
 
+def _nothing(_: State) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Hooks:
     """What happens outside the clock: `milestone` at a budget, `save` at a checkpoint, `progress` at a curve line."""
 
-    milestone: Callable[[State], None]
-    save: Callable[[State], None]
-    progress: Callable[[State], None]
+    milestone: Callable[[State], None] = _nothing
+    save: Callable[[State], None] = _nothing
+    progress: Callable[[State], None] = _nothing
 
 
 def fit(
