@@ -94,6 +94,11 @@ class Workers:
         found: State = held[0]
         return found
 
+    def part_company(self) -> None:
+        """Have the others' calls raise `PeerLost`."""
+        if self.count > 1:
+            dist.destroy_process_group()
+
     def all_of(self, each: str) -> list[str]:
         """What every worker gives, in order."""
         found = [each] * self.count

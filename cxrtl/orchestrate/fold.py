@@ -33,6 +33,7 @@ from cxrtl.orchestrate import group
 from cxrtl.orchestrate.board import Board
 from cxrtl.orchestrate.claim import Claim
 from cxrtl.orchestrate.job import Job as Job
+from cxrtl.orchestrate.notice import Notice
 from cxrtl.orchestrate.signals import Signals, failed
 from cxrtl.orchestrate.writer import Writer
 from cxrtl.predictions import Predictions
@@ -76,8 +77,9 @@ def fold_loop(config: dict[str, Any]) -> None:
     here = ray.train.torch.get_device()
     pairs = zip(trials, parts[::2], parts[1::2], strict=True)
     runs = [FoldRun(job, trial, train, test, here, started, workers) for trial, train, test in pairs]
-    with ThreadPoolExecutor(len(runs)) as threads:  # one fold, or on a GPU several side by side
-        for done in [threads.submit(run.run) for run in runs]:
+    nodes = workers.all_of(ray.get_runtime_context().get_node_id() if ray.is_initialized() else "")
+    with Notice(nodes) as notice, ThreadPoolExecutor(len(runs)) as threads:  # one, or on a GPU several side by side
+        for done in [threads.submit(run.run, notice) for run in runs]:
             done.result()
 
 
@@ -140,14 +142,15 @@ class FoldRun:
         pixels = torch.empty(0) if part.pixels is None else torch.from_numpy(part.pixels)
         return loop.Images(pixels if found else pixels.to(self.device), targets, views, found)
 
-    def run(self) -> None:
+    def run(self, notice: Notice | None = None) -> None:
+        self.notice = notice or Notice([])
         self.state.setup_seconds += time.monotonic() - self.started
         first, hooks = self.setting.workers.first, loop.Hooks()
         if first:
             job, trial = self.job, self.trial
             self.board = Board(job.run, trial, job.recipes[trial.arm], resume_at=self.state.iteration)
             self.signals = Signals(self.folder, job.run.name, trial, self.state, job.metered)
-            hooks = loop.Hooks(self.milestone, self.save, self.progress)
+            hooks = loop.Hooks(self.milestone, self.save, self.progress, self.notice.given)
         with self.writer, devices.own_stream(self.device):
             loop.fit(self.setting, self.train_images, self.net, self.optimizer, self.state, hooks)
         if first:
@@ -212,9 +215,14 @@ class FoldRun:
         return Predictions(frame.assign(**columns), prepared.classes, prepared.task)
 
     def save(self, at: state.State) -> None:
+        """In the writer's thread; after notice, until it is written, and then leave."""
         taken = state.Snapshot(self.model, self.optimizer)
         self.writer.wait()
         self.writer(partial(state.save, self.folder, self._as_now(at), taken, self.run_hash))
+        if self.notice.given():
+            self.writer.wait()
+            self.setting.workers.part_company()
+            self.notice.leave()
 
     def progress(self, at: state.State) -> None:
         """A new line of the curve: shown at once on TensorBoard, and once a second to whoever watches the folder."""

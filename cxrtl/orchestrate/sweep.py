@@ -69,8 +69,9 @@ class Deaths(tune.Callback):
 def run(job: Job, plan: Plan, images: ray.data.Dataset, verbose: bool = False) -> None:
     """Run what the ledger lacks, longest first; returns when every trial's result is in it.
 
-    A trial whose process dies (killed, out of memory, node lost) starts again from its saved state, on any node. Tune's
-    own files serve nobody afterwards and go to a temporary folder.
+    A trial whose process dies (killed, out of memory, node lost) starts again from its saved state, on any node; so
+    does one that saves and leaves because its end is announced (`notice`), which is not counted as a death. Tune's own
+    files serve nobody afterwards and go to a temporary folder.
 
     Raises:
         TrialError: a trial failed of itself, or its process died too often.
