@@ -45,6 +45,13 @@ class Resources(Table):
         "auto",
         description="folds that share a whole GPU in one process; `auto`: what timed steps find fastest",
     )
+    workers_per_fold: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="processes, on any nodes, that share out each batch of a fold; each takes `cpus_per_fold` and "
+        "`gpus_per_fold`, and holds the training images",
+    )
     max_concurrent: int = Field(0, ge=0, description="folds at once; 0: as many as fit")
     images: Literal["auto", "memory", "stream"] = Field(
         "auto",
@@ -67,6 +74,17 @@ class Resources(Table):
         if isinstance(gpus, float) and not (0 <= gpus <= 1 or gpus == int(gpus)):
             raise ValueError(f"{gpus} GPUs: take a fraction up to 1 or a whole number")
         return gpus
+
+    @model_validator(mode="after")
+    def _workers_stand_alone(self) -> Resources:
+        """Workers of a fold wait for each other at every step: nothing else may keep their GPU busy."""
+        if self.workers_per_fold > 1:
+            what = f"workers_per_fold = {self.workers_per_fold}"
+            if self.folds_per_gpu not in ("auto", 1):
+                raise ValueError(f"{what} with folds_per_gpu = {self.folds_per_gpu}: set one of them to 1")
+            if isinstance(self.gpus_per_fold, float) and 0 < self.gpus_per_fold < 1:
+                raise ValueError(f"{what} with gpus_per_fold = {self.gpus_per_fold}: give each worker a whole GPU")
+        return self
 
 
 class Arm(Table):
@@ -139,7 +157,12 @@ class Experiment(Table):
 
     @model_validator(mode="after")
     def _arms_resolve(self) -> Experiment:
-        _ = self.recipes
+        smallest = min(recipe.train.batch_size for recipe in self.recipes)
+        if smallest < self.resources.workers_per_fold:
+            raise ValueError(
+                f"resources.workers_per_fold = {self.resources.workers_per_fold} share out batches of {smallest} "
+                f"images: take {smallest} workers at most, or a larger train.batch_size"
+            )
         return self
 
     @property

@@ -54,12 +54,13 @@ def plan_record(run: RunDir, plan: Plan) -> dict[str, Any]:
 
 def plan_line(run: RunDir, plan: Plan) -> str:
     gpus = f", {plan.gpus_per_fold:g} GPU" if plan.gpus_per_fold else ""
+    workers = f"{plan.workers_per_fold} × " if plan.workers_per_fold > 1 else ""
     packed = f", {plan.folds_per_process} to a process" if plan.folds_per_process > 1 else ""
     cost = "" if plan.cost is None else f", {_money(plan.cost, plan)}"
     return (
         f"[bold]{escape(run.name)}[/bold]: {len(plan.todo)} of {len(plan.trials)} trials to train, "
-        f"{plan.concurrent} at once{packed} in {plan.waves} wave(s), each on {plan.cpus_per_fold} CPU{gpus} in "
-        f"{plan.precision}; about {duration(plan.estimated_seconds)} of training{cost}, "
+        f"{plan.concurrent} at once{packed} in {plan.waves} wave(s), each on {workers}{plan.cpus_per_fold} CPU{gpus} "
+        f"in {plan.precision}; about {duration(plan.estimated_seconds)} of training{cost}, "
         f"{plan.disk_needed / 1e6:,.0f} MB on disk"
     )
 

@@ -189,9 +189,10 @@ class NodePlan:
 @dataclass(frozen=True)
 class Plan:
     """What will run where. `concurrent` folds train at once, in `waves`, `folds_per_process` of them in each
-    process; times in seconds, sizes in bytes. As measured, a process takes `process_bytes` of its node's memory beside
-    images, a fold `gpu_bytes_per_fold` of its GPU's `gpu_bytes`. `streams`: images stay on disk. `estimated_seconds` is
-    when the last fold ends; `cost` that of the nodes that hold processes, in `currency`, None where no price is known.
+    process, or one among `workers_per_fold`, each of which takes `cpus_per_fold` and `gpus_per_fold`; times in seconds,
+    sizes in bytes. As measured, a process takes `process_bytes` of its node's memory beside images, a fold
+    `gpu_bytes_per_fold` of its GPU's `gpu_bytes`. `streams`: images stay on disk. `estimated_seconds` is when the last
+    fold ends; `cost` that of the nodes that hold processes, in `currency`, None where no price is known.
     """
 
     trials: tuple[Trial, ...]
@@ -201,6 +202,7 @@ class Plan:
     cpus_per_fold: int
     gpus_per_fold: float
     folds_per_process: int
+    workers_per_fold: int
     nodes: tuple[NodePlan, ...]
     cluster_cpus: float
     cluster_gpus: float
@@ -224,9 +226,10 @@ class Plan:
 
     @property
     def processes(self) -> int:
+        """At once; or groups of workers."""
         return -(-self.concurrent // self.folds_per_process)
 
     @property
     def cpus_free(self) -> float:
         """CPUs that no fold holds: for reading, drawing and saving, and for Ray itself."""
-        return self.cluster_cpus - self.processes * self.cpus_per_fold
+        return self.cluster_cpus - self.processes * self.workers_per_fold * self.cpus_per_fold

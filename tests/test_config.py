@@ -117,6 +117,19 @@ def test_patient_pattern_needs_a_group() -> None:
         config.parse({"name": "x", "data": {"source": "folder", "path": "x", "patient_pattern": "("}})
 
 
+@pytest.mark.parametrize(
+    ("resources", "fault"),
+    [
+        ({"folds_per_gpu": 2}, "with folds_per_gpu = 2: set one of them to 1"),
+        ({"gpus_per_fold": 0.5}, "give each worker a whole GPU"),
+        ({"workers_per_fold": 26}, "share out batches of 25 images: take 25 workers at most"),
+    ],
+)
+def test_workers_of_a_fold_need_something_each(resources: dict[str, object], fault: str) -> None:
+    with pytest.raises(ConfigError, match=fault):
+        config.parse({**RAW, "resources": {"workers_per_fold": 2, **resources}})
+
+
 def test_every_knob_says_what_it_is() -> None:
     for table in (config.Data, config.Folds, config.Train, config.Augment, config.Resources, config.Published):
         for name, field in table.model_fields.items():

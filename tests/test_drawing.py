@@ -24,6 +24,7 @@ PLAN = Plan(
     cpus_per_fold=4,
     gpus_per_fold=1.0,
     folds_per_process=2,
+    workers_per_fold=1,
     nodes=(NodePlan("10.0.0.1", 8, 1, 64 * GIB, 1), NodePlan("10.0.0.2", 16, 1, 64 * GIB, 1)),
     cluster_cpus=24,
     cluster_gpus=2,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import Any
 
 from torch import fx, nn
 from torch.nn.modules.dropout import _DropoutNd
@@ -61,6 +60,11 @@ def apply(train: Train, model: nn.Module, classes: int) -> None:
                 setattr(parent, name, CoinDropout())
             elif type(child) is nn.Conv2d and child.kernel_size == (1, 1) and child in heads:
                 setattr(parent, name, PointConv(child))
+
+
+def draws(module: nn.Module) -> bool:
+    """Whether a module draws random numbers in training: a dropout, or stochastic depth."""
+    return isinstance(module, _DropoutNd) or "stochastic" in type(module).__name__.lower()
 
 
 def train_mode(model: nn.Module) -> None:
@@ -157,8 +161,7 @@ class _Cut:
     def _moves(self, node: fx.Node) -> bool:
         if self._own(node):
             return True
-        module: Any = self.model.get_submodule(str(node.target)) if node.op == "call_module" else None
-        return isinstance(module, _DropoutNd) or "stochastic" in type(module).__name__.lower()
+        return node.op == "call_module" and draws(self.model.get_submodule(str(node.target)))
 
 
 def _within(node: fx.Node) -> list[str]:

@@ -25,13 +25,19 @@ READ_EVERY = 1.0  # seconds between looks at a GPU's training curve
 EVALUATION_BATCH = {"cpu": 100, "cuda": 500}  # images
 
 
+def _nothing(_: State) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Hooks:
-    """What happens outside the clock: `milestone` at a budget, `save` at a checkpoint, `progress` at a curve line."""
+    """What happens outside the clock: `milestone` at a budget, `save` at a checkpoint and wherever `noticed` says that
+    this place of training is about to end, `progress` at a curve line."""
 
-    milestone: Callable[[State], None]
-    save: Callable[[State], None]
-    progress: Callable[[State], None]
+    milestone: Callable[[State], None] = _nothing
+    save: Callable[[State], None] = _nothing
+    progress: Callable[[State], None] = _nothing
+    noticed: Callable[[], bool] = lambda: False
 
 
 def fit(
@@ -58,7 +64,7 @@ def fit(
     for iteration in range(start, train.budgets[-1] + 1):
         state.iteration = iteration
         reached = iteration in train.budgets and iteration not in [done.iterations for done in state.milestones]
-        due = iteration % train.checkpoint_every == 0 and iteration > start
+        due = iteration > start and (iteration % train.checkpoint_every == 0 or hooks.noticed())
         if step.steps and (reached or due or iteration % CURVE_EVERY == 0):
             step.mark(iteration)
             if reached or due or clock.overdue():

@@ -11,6 +11,7 @@ from torch import Tensor
 from cxrtl.config import Augment, Train
 from cxrtl.learn.augment import Normalise, resample
 from cxrtl.learn.features import Features
+from cxrtl.learn.parallel import ALONE, Workers
 from cxrtl.learn.precision import Precision
 from cxrtl.records import Task
 
@@ -53,7 +54,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Setting:
-    """All that decides a trial's numbers besides the starting weights."""
+    """All that decides a trial's numbers besides the starting weights; with more than one worker, this one's view."""
 
     train: Train
     augment: Augment
@@ -63,3 +64,4 @@ class Setting:
     precision: Precision
     device: torch.device
     task: Task = "binary"
+    workers: Workers = ALONE

@@ -2,7 +2,8 @@
 
 Every step works on buffers that stay in place. On a GPU the first steps run as they are, then one is captured as a CUDA
 graph and replayed: the host launches one graph where it launched a thousand kernels. Nothing in a step waits for the
-device. On a CPU every step runs as it is; the bits are the same either way.
+device. On a CPU every step runs as it is; the bits are the same either way. So does it where several workers share a
+fold out (`parallel`): what they tell each other is not captured.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ LAUNCH = threading.RLock()  # torch has one generator a device: seeding it and l
 
 
 class Batches:
-    """`batches[iteration]` → indices `[B]`, scale and offset `[B, 2]`, view `[B]`, on the device.
+    """`batches[iteration]` → indices `[B]`, scale and offset `[B, 2]`, view `[B]`, on the device: of a batch, this
+    worker's part.
 
     A pass is a fresh order of all training images, cut into whole batches; the rest of the order is left out, as in
     MATLAB's training.
@@ -44,6 +46,7 @@ class Batches:
                 f"train.batch_size = {setting.train.batch_size} exceeds the {images} training images of fold "
                 f"{setting.fold}: lower it"
             )
+        self.mine = setting.workers.part(setting.train.batch_size)
         self.index = -1
         self.drawn: Pass
         self.order: IntArray
@@ -62,7 +65,8 @@ class Batches:
             parts, self.order = (drawn.order, drawn.scale, drawn.offset, drawn.view), drawn.order.numpy()
             self.drawn = Pass(*(_send(part, setting.device) for part in parts))
             self.index = index
-        part = slice(place * self.setting.train.batch_size, (place + 1) * self.setting.train.batch_size)
+        first = place * self.setting.train.batch_size
+        part = slice(first + self.mine.start, first + self.mine.stop)
         drawn = self.drawn
         return (drawn.order[part], drawn.scale[part], drawn.offset[part], drawn.view[part]), self.order[part]
 
@@ -79,16 +83,19 @@ class Step:
         self, setting: Setting, images: Images, goal: objective.Objective, model: nn.Module, optimizer: Optimizer
     ) -> None:
         self.setting, self.images, self.model, self.optimizer = setting, images, model, optimizer
-        size, device = setting.train.batch_size, setting.device
+        batch, device, workers = setting.train.batch_size, setting.device, setting.workers
+        mine = workers.part(batch)
+        size = mine.stop - mine.start
         self.normalise = Normalise(device)
         self.objective = goal
         self.indices, self.view = (torch.zeros(size, dtype=torch.int64, device=device) for _ in range(2))
         self.scale, self.offset = torch.ones((size, 2), device=device), torch.zeros((size, 2), device=device)
         self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # of loss and of the share right
-        self.replay = Replay(self._update, device)
+        self.replay = Replay(self._update, device, capture=workers.count == 1)
         self.steps = 0  # since the last mark
         self.marks: list[tuple[int, int, float, Tensor]] = []  # iteration, steps, rate, sums
         train_mode(model)
+        workers.share(model, batch)
 
     def __call__(self, iteration: int, indices: Tensor, scale: Tensor, offset: Tensor, view: Tensor) -> None:
         setting = self.setting
@@ -103,15 +110,17 @@ class Step:
         self.steps += 1
 
     def _update(self) -> None:
-        setting = self.setting
+        setting, workers, batch = self.setting, self.setting.workers, self.setting.train.batch_size
         targets = follow(self.images.targets[self.indices], self.scale, self.offset)
         changes = (self.scale, self.offset) if setting.augment.active else None
         inputs = self.images.batch(self.normalise, self.indices, changes, self.view)
         with autocast(setting.precision, setting.device):
             logits = self.model(inputs)
-        loss = self.objective.loss(logits.float(), targets)
+        logits, targets = workers.whole(logits.float(), batch), workers.whole(targets, batch)
+        loss = self.objective.loss(logits, targets)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        workers.add_up(self.optimizer)
         self.optimizer.step()
         hits = self.objective.hits(logits.detach(), targets)
         self.sums += torch.stack((loss.detach().double(), hits))
@@ -149,18 +158,19 @@ class Step:
 
 
 class Replay:
-    """Calls `body`; on a GPU, from the fourth call on, by replaying it as one CUDA graph.
+    """Calls `body`; on a GPU, from the fourth call on, by replaying it as one CUDA graph, unless told not to.
 
     Call it under `LAUNCH` and on a stream of its own. `body` must read and write memory that stays in place.
     """
 
-    def __init__(self, body: Callable[[], None], device: torch.device) -> None:
+    def __init__(self, body: Callable[[], None], device: torch.device, *, capture: bool = True) -> None:
         self.body, self.device, self.calls = body, device, 0
+        self.capture = capture and device.type == "cuda"
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> None:
         self.calls += 1
-        if self.device.type == "cuda" and self.graph is None and self.calls > EAGER_STEPS:
+        if self.capture and self.graph is None and self.calls > EAGER_STEPS:
             self.graph = torch.cuda.CUDAGraph()
             here = torch.cuda.current_stream(self.device)
             # other folds' threads may be copying meanwhile: only this thread is held to what a capture allows

@@ -87,13 +87,14 @@ class Window:
 
     def __init__(self, images: Streamed, batches: Batches, state: State) -> None:
         train, device, side = batches.setting.train, images.device, images.flat.side
+        size = batches.mine.stop - batches.mine.start
         self.streamed, self.state, self.device = images, state, device
-        self.places = torch.arange(train.batch_size, device=device)
-        pixels = torch.zeros((train.batch_size, images.channels, side, side), dtype=torch.uint8, device=device)
+        self.places = torch.arange(size, device=device)
+        pixels = torch.zeros((size, images.channels, side, side), dtype=torch.uint8, device=device)
         labels = images.labels
         shape = (side, side) if labels is None else labels.shape[1:]
         kind = torch.uint8 if labels is None else labels.dtype
-        targets = torch.zeros((train.batch_size, *shape), dtype=kind, device=device)
+        targets = torch.zeros((size, *shape), dtype=kind, device=device)
         self.images = Images(pixels, targets)
         order = range(state.iteration, train.budgets[-1])
         wanted = ((batch, images.rows[places]) for batch, places in map(batches.with_places, order))

@@ -55,6 +55,7 @@ def connect(address: str | None, verbose: bool, cpus: int | None = None) -> Iter
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no network unless asked
+    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", str(int(verbose)))  # a dead process's trial starts again
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # its own would wait for the trials to end
     os.environ.setdefault("RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING", "0")
     os.environ.setdefault("MALLOC_ARENA_MAX", "1")  # of workers started here; see learn.memory

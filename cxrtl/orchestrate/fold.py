@@ -1,4 +1,4 @@
-"""One trial: an arm on a fold, run by Ray Train inside a Tune trial's own, warm process."""
+"""One trial: an arm on a fold, run by Ray Train inside a Tune trial's own, warm process, or in a group of workers."""
 
 from __future__ import annotations
 
@@ -7,148 +7,110 @@ import json
 import math
 import os
 import time
-import traceback
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import ray
 import ray.data
 import ray.train
 import ray.train.torch
 import torch
 from ray import tune
 from ray.exceptions import RayError, RayTaskError
-from ray.train import ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train import TrainingFailedError
 
 from cxrtl import rundir, storage
-from cxrtl.config import Recipe
 from cxrtl.data import feed, flat
-from cxrtl.data.flat import Flat
-from cxrtl.errors import CxrtlError, SupersededError, of_system
+from cxrtl.errors import SupersededError
 from cxrtl.learn import augment, devices, features, loop, memory, objective, state, transfer
-from cxrtl.learn.precision import Precision
-from cxrtl.learn.weights import Weights
-from cxrtl.orchestrate import frozen
+from cxrtl.learn.parallel import ALONE, Workers
+from cxrtl.orchestrate import group
 from cxrtl.orchestrate.board import Board
 from cxrtl.orchestrate.claim import Claim
-from cxrtl.orchestrate.probe import Share
+from cxrtl.orchestrate.job import Job as Job
+from cxrtl.orchestrate.notice import Notice
 from cxrtl.orchestrate.signals import Signals, failed
 from cxrtl.orchestrate.writer import Writer
 from cxrtl.predictions import Predictions
-from cxrtl.records import FoldResult, IntArray, Milestone, Prepared, Progress, Trial
+from cxrtl.records import FoldResult, Milestone, Progress, Trial
 
 HEARTBEAT = 1.0  # seconds between progress files
 
 
-@dataclass(frozen=True)
-class Job:
-    """All that trials need besides images; travels once through the object store."""
-
-    run: rundir.RunDir
-    hashes: dict[str, str]  # by arm, see `ledger`
-    recipes: dict[str, Recipe]
-    trials: dict[str, Trial]
-    weights: dict[str, Weights | None]  # by arm
-    precision: dict[str, Precision]  # by arm
-    seed: int
-    division: IntArray  # `[repeats, N]`, each image's fold
-    prepared: Prepared
-    share: Share
-    bank: frozen.Bank
-    flat: Flat | None = None  # where pixels stream
-    metered: bool = False  # where a cluster gathers metrics
-
-    def tested(self, trial: Trial) -> npt.NDArray[np.bool_]:
-        """`[N]`, the images that the trial's fold holds out."""
-        return (self.division == trial.fold).any(axis=0)  # type: ignore[no-any-return]
-
-
-def fold_trial(config: dict[str, Any], images: ray.data.Dataset, job: Job) -> None:
-    """The Tune trainable. A fault that another try cannot mend is reported, not raised: Tune would try it again.
+def fold_trial(config: dict[str, Any], images: ray.data.Dataset, shared: tuple[Any]) -> None:
+    """The Tune trainable; `shared`: the job, in the object store. A fault that another try cannot mend is reported, not
+    raised: Tune would try it again.
 
     What an earlier try finished, whose process was lost before Tune heard of it, is not done again.
     """
+    job: Job = ray.get(shared[0])
     trials = [job.trials[name] for name in config["trials"]]
     try:
         for trial in trials:
             storage.pull(job.run.trial(trial))
         trials = [trial for trial in trials if job.run.result(trial, job.hashes[trial.arm]) is None]
         if trials:
-            TorchTrainer(
-                fold_loop,
-                train_loop_config={"job": job, "trials": trials},
-                scaling_config=ScalingConfig(num_workers=0, use_gpu=job.share.gpus > 0),
-                datasets={"images": images},  # blocks are shared, not copied
-            ).fit()
+            group.train(fold_loop, job, shared[0], trials, images)
     except Exception as error:
-        lost = isinstance(error, (SupersededError, RayError)) and not isinstance(error, RayTaskError)
-        if lost:  # the folder to a later try, or images with their node: no fault of the trial's own
-            raise
+        lost = isinstance(error, (SupersededError, RayError, TrainingFailedError))
+        if lost and not isinstance(error, RayTaskError):
+            raise  # the folder to a later try, images with their node, or a worker: no fault of the trial's own
         failed(job.run.trial(trials[0]), error)
-        tune.report({"broken": describe(error, job.run.trial(trials[0]) / "error.txt")})
+        tune.report({"broken": group.describe(error, job.run.trial(trials[0]) / "error.txt")})
     else:
         tune.report({"broken": ""})
-
-
-def describe(error: Exception, path: Path) -> str:
-    """One line for the console; the traceback goes to `path`, whose folder is made where it is missing."""
-    line = (str(error).strip().splitlines() or [""])[0]
-    if isinstance(error, OSError) and error.filename:
-        line = of_system(error)
-    elif not isinstance(error, CxrtlError):
-        line = f"{type(error).__name__}: {line}"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rundir.write_bytes(path, "".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace"))
-    except OSError as failed:  # a full disk, most likely the fault itself
-        return f"{line} The traceback could not be written to {path}: {failed.strerror}"
-    return f"{line} (traceback: {path})"
 
 
 def fold_loop(config: dict[str, Any]) -> None:
     """What Ray Train runs, in this process or in a worker."""
     started = time.monotonic()
     job: Job = config["job"]
+    workers = Workers.here()
     trials: list[Trial] = config["trials"]
     devices.settle(job.share.cpus)
     memory.keep_freed_memory()
     if job.flat and storage.at(job.flat.path):
         flat.make_here(job.prepared)
-    masks = [mask for trial in trials for mask in (~job.tested(trial), job.tested(trial))]
+    masks = [mask for trial in trials for mask in (~job.tested(trial), job.tested(trial) & workers.first)]
     parts = feed.collect(ray.train.get_dataset_shard("images"), job.prepared, masks)
     here = ray.train.torch.get_device()
     pairs = zip(trials, parts[::2], parts[1::2], strict=True)
-    runs = [FoldRun(job, trial, train, test, here, started) for trial, train, test in pairs]
-    with ThreadPoolExecutor(len(runs)) as threads:  # one fold, or on a GPU several side by side
-        for done in [threads.submit(run.run) for run in runs]:
+    runs = [FoldRun(job, trial, train, test, here, started, workers) for trial, train, test in pairs]
+    nodes = workers.all_of(ray.get_runtime_context().get_node_id() if ray.is_initialized() else "")
+    with Notice(nodes) as notice, ThreadPoolExecutor(len(runs)) as threads:  # one, or on a GPU several side by side
+        for done in [threads.submit(run.run, notice) for run in runs]:
             done.result()
 
 
 class FoldRun:
-    """A trial in progress: the loop's hooks, and what they write to the trial's folder."""
+    """A trial in progress: the loop's hooks, and what they write to the trial's folder.
+
+    Of several workers the first does so; the others train along, and neither read nor write there.
+    """
 
     def __init__(
-        self, job: Job, trial: Trial, train: feed.Part, test: feed.Part, device: torch.device, started: float
+        self,
+        job: Job,
+        trial: Trial,
+        train: feed.Part,
+        test: feed.Part,
+        device: torch.device,
+        started: float,
+        workers: Workers = ALONE,
     ) -> None:
         self.job, self.trial, self.test, self.device, self.started = job, trial, test, device, started
         recipe = job.recipes[trial.arm]
         budgets = recipe.train.model_copy(update={"budgets": trial.budgets})
         precision, classes, task = job.precision[trial.arm], len(job.prepared.classes), job.prepared.task
-        self.setting = loop.Setting(budgets, recipe.augment, job.seed, trial.fold, classes, precision, device, task)
+        self.setting = loop.Setting(
+            budgets, recipe.augment, job.seed, trial.fold, classes, precision, device, task, workers
+        )
         self.folder = job.run.trial(trial)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.claim = Claim.take(self.folder)
-        storage.pull(self.folder)
-        self.every = storage.pace(self.folder, HEARTBEAT)
-        rundir.drop_parts(self.folder)
-        for stale in ("result.json", "error.txt"):  # of a trial that is made again: it is neither done nor failed
-            storage.remove(self.folder / stale)
         start, channels = job.weights[trial.arm], job.prepared.channels
         self.model = transfer.make_model(recipe.train, start, classes, job.seed, trial.fold, device, task, channels)
         tested = job.tested(trial)
@@ -157,12 +119,21 @@ class FoldRun:
         self.net = features.net(recipe.train, self.model, classes, task, kept)
         self.optimizer = transfer.make_optimizer(recipe.train, self.model, classes)
         self.run_hash = job.hashes[trial.arm]
-        self.state = state.load(self.folder, self.run_hash, self.model, self.optimizer)
+        self.state = workers.agree(self._saved() if workers.first else state.State(), self.model, self.optimizer)
         self.state.tries += 1
         self.wall_before, self.beat = self.state.wall_seconds, -math.inf
         self.writer = Writer()
-        self.board = Board(job.run, trial, recipe, resume_at=self.state.iteration)
-        self.signals = Signals(self.folder, job.run.name, trial, self.state, job.metered)
+
+    def _saved(self) -> state.State:
+        """Take the folder, and find what an earlier try left there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.claim = Claim.take(self.folder)
+        storage.pull(self.folder)
+        self.every = storage.pace(self.folder, HEARTBEAT)
+        rundir.drop_parts(self.folder)
+        for stale in ("result.json", "error.txt"):  # of a trial that is made again: it is neither done nor failed
+            storage.remove(self.folder / stale)
+        return state.load(self.folder, self.run_hash, self.model, self.optimizer)
 
     def _images(self, part: feed.Part, wanted: npt.NDArray[np.bool_]) -> loop.Images | loop.Streamed:
         setting, rows = self.setting, np.flatnonzero(wanted)
@@ -177,13 +148,20 @@ class FoldRun:
         pixels = torch.empty(0) if part.pixels is None else torch.from_numpy(part.pixels)
         return loop.Images(pixels if found else pixels.to(self.device), targets, views, found)
 
-    def run(self) -> None:
+    def run(self, notice: Notice | None = None) -> None:
+        self.notice = notice or Notice([])
         self.state.setup_seconds += time.monotonic() - self.started
-        hooks = loop.Hooks(self.milestone, self.save, self.progress)
+        first, hooks = self.setting.workers.first, loop.Hooks()
+        if first:
+            job, trial = self.job, self.trial
+            self.board = Board(job.run, trial, job.recipes[trial.arm], resume_at=self.state.iteration)
+            self.signals = Signals(self.folder, job.run.name, trial, self.state, job.metered)
+            hooks = loop.Hooks(self.milestone, self.save, self.progress, self.notice.given)
         with self.writer, devices.own_stream(self.device):
             loop.fit(self.setting, self.train_images, self.net, self.optimizer, self.state, hooks)
-        self.finish()
-        self.board.close()
+        if first:
+            self.finish()
+            self.board.close()
 
     def milestone(self, at: state.State) -> None:
         """Score the held-out fold, keep weights and predictions, save the state that vouches for them."""
@@ -243,10 +221,15 @@ class FoldRun:
         return Predictions(frame.assign(**columns), prepared.classes, prepared.task)
 
     def save(self, at: state.State) -> None:
+        """In the writer's thread; after notice, until it is written, and then leave."""
         taken = state.Snapshot(self.model, self.optimizer)
         self.writer.wait()
         self.writer(partial(state.save, self.folder, self._as_now(at), taken, self.run_hash))
         self.board.keep()
+        if self.notice.given():
+            self.writer.wait()
+            self.setting.workers.part_company()
+            self.notice.leave()
 
     def progress(self, at: state.State) -> None:
         """A new line of the curve: shown at once on TensorBoard, and once a second to whoever watches the folder."""

@@ -47,8 +47,10 @@ class Identity:
         weights: dict[str, Weights | None],
         kept: Mapping[str, bool],
     ) -> Identity:
+        workers = experiment.resources.workers_per_fold  # one or more: sums in another order
         return cls(
             {
+                **({"workers_per_fold": workers} if workers > 1 else {}),
                 "seed": experiment.seed,
                 "task": prepared.task,
                 "classes": list(prepared.classes),

@@ -56,20 +56,23 @@ def shares(resources: Resources, nodes: Sequence[Node], todo: int, threads: int 
     fold waits for its slowest thread at every layer, folds beside each other wait for nothing. With GPUs, several folds
     may share one from inside one process.
     """
-    gpus, fixed = gpus_per_fold(resources, nodes), resources.cpus_per_fold
+    gpus, fixed, workers = gpus_per_fold(resources, nodes), resources.cpus_per_fold, resources.workers_per_fold
     cpus = threads or (fixed if fixed != "auto" else 0)
     limit = min(todo, resources.max_concurrent or todo)
     if gpus:
         most = max((int(node.cpus // (node.gpus / gpus)) for node in nodes if node.gpus), default=1)
         cpus = cpus or max(1, min(most, CPUS_BESIDE_GPU))
+        if workers > 1:
+            return [Share(cpus, gpus, workers=workers)]
         packs = [resources.folds_per_gpu] if resources.folds_per_gpu != "auto" else [1, 2, 4, 8]
         return [Share(cpus, gpus, folds) for folds in packs if folds == packs[0] or (gpus == 1 and folds <= limit)]
     if cpus:
-        return [Share(cpus, 0.0)]
+        return [Share(cpus, 0.0, workers=workers)]
     most = max((int(node.cpus) for node in nodes), default=0)
-    open_ = [Share(2**power, 0.0) for power in range(max(most, 1).bit_length())]
+    open_ = [Share(2**power, 0.0, workers=workers) for power in range(max(most, 1).bit_length())]
+    open_ = [share for share in open_ if room.fit(share, nodes) >= workers] or open_[:1]
     # all that are to do run at once already with these: half the threads would only slow them
-    enough = [share for share in open_ if sum(node.slots(share.cpus, 0) for node in nodes) >= limit]
+    enough = [share for share in open_ if room.fit(share, nodes) >= limit * workers]
     return open_[max(len(enough) - 1, 0) :]
 
 
@@ -114,7 +117,7 @@ def make(
     step = {name: probe.step_seconds for name, probe in probes.items()}
     each = [max(t.budgets[-1] * step[t.arm] for t in pack) for pack in packs(todo, step, share.folds)]
     seconds = makespan(each, processes)
-    held = room.spread(share, nodes, processes)
+    held = room.spread(share, nodes, processes * share.workers)
     price = resources.cost_per_node_hour
     cost = price * sum(map(bool, held)) * seconds / 3600 if price else None
     first = next(iter(probes.values()))
@@ -126,6 +129,7 @@ def make(
         cpus_per_fold=share.cpus,
         gpus_per_fold=share.gpus,
         folds_per_process=share.folds,
+        workers_per_fold=share.workers,
         nodes=tuple(NodePlan(n.name, n.cpus, n.gpus, n.memory, here) for n, here in zip(nodes, held, strict=True)),
         cluster_cpus=sum(node.cpus for node in nodes),
         cluster_gpus=sum(node.gpus for node in nodes),

@@ -27,11 +27,13 @@ _FORMATS_DIFFER = 1.15  # bf16 is left where fp32 is this much faster
 
 @dataclass(frozen=True)
 class Share:
-    """What one process of a run takes of its node, and how many folds it trains there at once."""
+    """What one process of a run takes of its node, and how many folds it trains there at once; or, with `workers`,
+    among how many processes, on any nodes, one fold is shared out."""
 
     cpus: int
     gpus: float
     folds: int = 1
+    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -63,16 +65,19 @@ class Prober:
     kept: Mapping[str, bool]
 
     def time(self, recipe: Recipe, share: Share, processes: int) -> Probe:
-        """Time `recipe` in as many processes at once.
+        """Time `recipe` in as many processes at once; of several workers, one's part of the step.
 
         Raises:
             TrialError: a step failed; the rest of the run would, too.
         """
         remote = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=1)(probe_arm)
         start, kept = ray.put(self.starts[recipe.name]), self.kept.get(recipe.name, False)
+        if share.workers > 1:
+            part = max(2, -(-recipe.train.batch_size // share.workers))  # alone, BatchNorm needs two
+            recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"batch_size": part})})
         given = (recipe, start, self.prepared, self.precision.get(recipe.name), share, kept)
         try:
-            found: list[Probe] = ray.get([remote.remote(*given) for _ in range(processes)])
+            found: list[Probe] = ray.get([remote.remote(*given) for _ in range(processes * share.workers)])
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
             if isinstance(cause, CxrtlError):

@@ -18,15 +18,26 @@ CUDA_CONTEXT = 2**29  # bytes of a GPU that a process takes beside what torch co
 _STATE_COPIES = 3  # a saved state: parameters and momentum (AdamW: two moments)
 
 
+def fit(share: Share, nodes: Sequence[Node]) -> int:
+    """Processes that fit on the cluster at once, whichever fold they train."""
+    return sum(node.slots(share.cpus, share.gpus) for node in nodes)
+
+
 def slots(share: Share, nodes: Sequence[Node]) -> int:
-    """Processes of this share that fit on the cluster at once.
+    """Processes of this share, or groups of its workers, that fit on the cluster at once.
 
     Raises:
         PlanError: none does; names the smallest change that would let one start.
     """
-    fit = sum(node.slots(share.cpus, share.gpus) for node in nodes)
-    if fit:
-        return fit
+    found = fit(share, nodes)
+    if found >= share.workers:
+        return found // share.workers
+    if found:
+        raise PlanError(
+            f"resources.workers_per_fold = {share.workers}, and {found} workers of {share.cpus} CPUs and "
+            f"{share.gpus:g} GPUs fit on the cluster. Smallest change: set resources.workers_per_fold to "
+            f"{found}."
+        )
     beside_gpus = max((node.cpus for node in nodes if node.gpus >= share.gpus), default=0)
     beside_cpus = max((node.gpus for node in nodes if node.cpus >= share.cpus), default=None)
     if beside_gpus >= 1:
@@ -70,9 +81,10 @@ def streams(
 
 
 def _folds_on(share: Share, nodes: Sequence[Node], folds: int) -> list[tuple[Node, int]]:
-    """The nodes that can hold folds, and how many of `folds` each may come to hold."""
-    fit = [(node, min(node.slots(share.cpus, share.gpus) * share.folds, folds)) for node in nodes]
-    return [(node, here) for node, here in fit if here]
+    """The nodes that can hold folds, or workers of them, and how many each may come to hold of all."""
+    copies = folds * share.workers
+    found = [(node, min(node.slots(share.cpus, share.gpus) * share.folds, copies)) for node in nodes]
+    return [(node, here) for node, here in found if here]
 
 
 def gpu_bytes(share: Share, probe: Probe, size: int) -> int:
@@ -126,7 +138,7 @@ def require_memory(
         copies = 0 if streamed else size * (here + 1)
         if not node.memory or processes * each + copies <= node.memory:
             continue
-        fewer = int(node.memory / each) * share.folds
+        fewer = int(node.memory / each) * share.folds // share.workers
         if processes * each <= node.memory:
             change = 'set resources.images to "auto"'
         elif fewer:

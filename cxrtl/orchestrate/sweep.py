@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.data
 from ray import tune
 from ray.tune.execution import class_cache
@@ -15,6 +16,7 @@ from cxrtl import storage
 from cxrtl.errors import Interrupted, TrialError
 from cxrtl.learn import state
 from cxrtl.orchestrate.fold import Job, fold_trial
+from cxrtl.orchestrate.group import trial_resources
 from cxrtl.orchestrate.plan import packs
 from cxrtl.records import Plan, Trial
 
@@ -69,8 +71,9 @@ class Deaths(tune.Callback):
 def run(job: Job, plan: Plan, images: ray.data.Dataset, verbose: bool = False) -> None:
     """Run what the ledger lacks, longest first; returns when every trial's result is in it.
 
-    A trial whose process dies (killed, out of memory, node lost) starts again from its saved state, on any node. Tune's
-    own files serve nobody afterwards and go to a temporary folder.
+    A trial whose process dies (killed, out of memory, node lost) starts again from its saved state, on any node; so
+    does one that saves and leaves because its end is announced (`notice`), which is not counted as a death. Tune's own
+    files serve nobody afterwards and go to a temporary folder.
 
     Raises:
         TrialError: a trial failed of itself, or its process died too often.
@@ -78,10 +81,10 @@ def run(job: Job, plan: Plan, images: ray.data.Dataset, verbose: bool = False) -
     """
     step = {each.arm: each.step_seconds for each in plan.estimates}
     order = [[trial.name for trial in pack] for pack in packs(plan.todo, step, job.share.folds)]
-    trainable = tune.with_parameters(fold_trial, images=images, job=job)
+    trainable = tune.with_parameters(fold_trial, images=images, shared=(ray.put(job),))
     # Tune would put these of the driver's environment into each trial's, which Ray logs: nodes have their own
     class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
-    needs, stopper = {"CPU": job.share.cpus, "GPU": job.share.gpus}, _StopAtFault()
+    needs, stopper = trial_resources(job.share), _StopAtFault()
     schedule(trainable, order, needs, plan.processes, stopper, verbose, Deaths(job, stopper.give_up))
     storage.pull(job.run.root)
     missing = [trial for trial in plan.todo if job.run.result(trial, job.hashes[trial.arm]) is None]

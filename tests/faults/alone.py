@@ -24,7 +24,7 @@ from torch import nn
 from cxrtl.data import shards
 from cxrtl.errors import TrialError
 from cxrtl.learn import backbones
-from cxrtl.orchestrate import cluster, fold, probe, sweep
+from cxrtl.orchestrate import cluster, fold, group, probe, sweep
 from cxrtl.orchestrate.writer import Writer
 from cxrtl.records import Plan, Prepared
 
@@ -124,7 +124,7 @@ def _train(job: fold.Job, plan: Plan, images: _Images, verbose: bool = False) ->
         try:
             fold.fold_loop({"job": job, "trials": [trial]})
         except Exception as error:
-            raise TrialError(fold.describe(error, job.run.trial(trial) / "error.txt")) from None
+            raise TrialError(group.describe(error, job.run.trial(trial) / "error.txt")) from None
 
 
 def stand_in(put: Callable[[Any, str, Any], None] = setattr) -> None:

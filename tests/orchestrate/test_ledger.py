@@ -44,6 +44,7 @@ def begin(run: RunDir) -> None:
         {"train": {"rate": 0.5}},
         {"augment": {"crop": 0.2}},
         {"resources": {"cpus_per_fold": 2}},  # threads change the last bits
+        {"resources": {"workers_per_fold": 2}},
     ],
 )
 def test_what_decides_numbers_is_refused(tmp_path: Path, change: dict[str, object]) -> None:

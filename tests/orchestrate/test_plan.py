@@ -53,6 +53,8 @@ def test_budgets_are_trials_of_their_own_where_the_way_depends_on_the_length(cha
         ({"gpus_per_fold": 0.25}, [Node(3, 1)], 3),
         ({"max_concurrent": 1}, [Node(8, 0)], 1),
         ({"gpus_per_fold": 0.0}, [Node(4, 1)], 4),
+        ({"workers_per_fold": 2}, [Node(3, 0), Node(2, 0)], 2),  # of one fold, on two nodes
+        ({"workers_per_fold": 4}, [Node(16, 8), Node(4, 1)], 2),
     ],
 )
 def test_slots(resources: dict[str, object], nodes: list[Node], fit: int) -> None:
@@ -150,6 +152,8 @@ def test_ten_thousand_trials_on_five_hundred_nodes_are_planned_in_a_moment(tmp_p
         ({}, [Node(2, 1)], 3, [Share(2, 1), Share(2, 1, 2)]),
         ({"folds_per_gpu": 3}, [Node(2, 1)], 10, [Share(2, 1, 3)]),
         ({"gpus_per_fold": 0.5}, [Node(8, 1)], 10, [Share(4, 0.5)]),
+        ({"workers_per_fold": 2}, [Node(8, 0)], 2, [Share(2, 0, workers=2), Share(4, 0, workers=2)]),
+        ({"workers_per_fold": 2}, [Node(16, 2)], 10, [Share(4, 1, workers=2)]),
     ],
 )
 def test_layouts_left_open(resources: dict[str, object], nodes: list[Node], todo: int, wanted: list[Share]) -> None:

@@ -61,6 +61,7 @@ def refused(made: Experiment, nodes: list[Node], found: Probe, images: Prepared)
             [Node(8, 1)],
             "cpus_per_fold to 8 and resources.gpus_per_fold to 1",
         ),
+        ({"workers_per_fold": 4, "cpus_per_fold": 1}, [Node(2, 0), Node(1, 0)], "resources.workers_per_fold to 3"),
     ],
 )
 def test_processors(resources: dict[str, object], nodes: list[Node], advice: str, tmp_path: Path) -> None:
@@ -124,6 +125,8 @@ def test_memory_of_a_node(resources: dict[str, object], memory: int, advice: str
         ("auto", [Node(4, 1, 9000)], Share(1, 0.5), 21, True),
         ("memory", [Node(2, 0, 600)], Share(1, 0), 101, False),
         ("stream", [Node(2, 0, 600)], Share(1, 0), 1, True),
+        ("auto", [Node(4, 0, 1000)], Share(1, 0, workers=2), 100, False),  # a copy each
+        ("auto", [Node(4, 0, 1000)], Share(1, 0, workers=2), 101, True),
     ],
 )
 def test_pixels_stream_where_their_copies_take_half_of_the_memory(
