@@ -37,7 +37,7 @@ from pathlib import Path
 EVERY = 25  # iterations between saved states
 GONE_WITHIN, ON_WITHIN = 60.0, 180.0  # seconds
 IMPATIENT = 0.2  # share of kills that come before the one before is made good
-WEIGHTS = {"fold": 70, "worker": 14, "driver": 8, "raylet": 8}
+WEIGHTS = {"fold": 76, "worker": 14, "driver": 5, "raylet": 5}
 EXPERIMENT = """
 name = "kills"
 [data]

@@ -19,7 +19,7 @@ from ray._private import ray_constants
 from cxrtl.errors import PlanError
 
 ANSWER_WITHIN = 10.0  # seconds
-LOOK_EVERY = 3.0  # seconds
+LOOK_EVERY = 1.0  # seconds
 OWN = "local"  # a Ray of our own on this machine
 
 
@@ -75,30 +75,41 @@ def connect(address: str | None, verbose: bool, cpus: int | None = None) -> Iter
             )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise PlanError(f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}") from None
+    lost = threading.Event()
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = verbose
-        with _while_attached():
+        with _while_attached(lost):
             yield nodes()
     finally:
-        ray.shutdown()
+        if not lost.is_set():  # else Ray would end this process here, before anything could be said
+            ray.shutdown()
 
 
 @contextmanager
-def _while_attached() -> Iterator[None]:
-    """Ends the wait for a cluster whose node here is gone; Ray itself would wait for ever.
+def _while_attached(lost: threading.Event) -> Iterator[None]:
+    """Ends the wait for a cluster whose node here is gone, and sets `lost`: Ray would wait, or end the process dumb.
 
     Raises:
         PlanError: in place of whatever it interrupts.
     """
-    mine, lost, over = ray.get_runtime_context().get_node_id(), threading.Event(), threading.Event()
+    mine, over = ray.get_runtime_context().get_node_id(), threading.Event()
+    (here,) = (node for node in ray.nodes() if node["NodeID"] == mine)  # type: ignore[no-untyped-call]
+    raylet = here["NodeManagerAddress"], here["NodeManagerPort"]
 
     def watch() -> None:
-        while not (over.wait(LOOK_EVERY) or lost.is_set()):
-            with suppress(Exception):  # no answer for a while is nothing that Ray does not live through
-                if not any(node["NodeID"] == mine and node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
+        answered = False
+        while not over.wait(LOOK_EVERY):
+            try:
+                socket.create_connection(raylet, timeout=ANSWER_WITHIN).close()
+                answered = True
+            except ConnectionRefusedError:
+                if answered:  # nobody listens there any more
                     lost.set()
                     _thread.interrupt_main()
+                    return
+            except OSError:  # slow, or no network for a while: Ray lives through it
+                continue
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

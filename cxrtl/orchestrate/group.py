@@ -80,7 +80,7 @@ def _died(fault: Exception) -> bool:
 def describe(error: Exception, path: Path) -> str:
     """One line for the console; the traceback goes to `path`, whose folder is made where it is missing."""
     line = (str(error).strip().splitlines() or [""])[0]
-    if isinstance(error, OSError) and error.filename:
+    if isinstance(error, OSError) and error.errno:
         line = of_system(error)
     elif not isinstance(error, CxrtlError):
         line = f"{type(error).__name__}: {line}"

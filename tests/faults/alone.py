@@ -79,8 +79,8 @@ class _Rows:
     def __init__(self, rows: Iterable[Any]) -> None:
         self.rows = rows
 
-    def map(self, make: Callable[[Any], Any], **_: Any) -> _Rows:
-        return _Rows(map(make, self.rows))
+    def flat_map(self, make: Callable[[Any], Iterable[Any]], **_: Any) -> _Rows:
+        return _Rows(made for row in self.rows for made in make(row))
 
     def iter_rows(self) -> Iterator[Any]:
         return iter(self.rows)
@@ -146,6 +146,7 @@ def stand_in(put: Callable[[Any, str, Any], None] = setattr) -> None:
     put(ray.data, "read_parquet", read_parquet)
     put(ray.train, "get_dataset_shard", lambda name: read[-1])
     put(ray.train.torch, "get_device", lambda: torch.device("cpu"))
+    put(ray, "cluster_resources", lambda: {"CPU": 1.0})
     put(ray, "put", lambda value: value)
     put(ray, "get", list)
     put(ray, "remote", lambda **_: lambda work: SimpleNamespace(remote=work))

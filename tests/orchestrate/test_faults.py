@@ -70,6 +70,23 @@ def test_killed_driver_leaves_nothing_running_and_the_same_command_goes_on(undis
 
 
 @pytest.mark.slow
+def test_killed_raylet_ends_the_run_with_a_word_and_the_same_command_goes_on(undisturbed: Path, tmp_path: Path) -> None:
+    process = start("run", experiment(tmp_path), "--home", tmp_path, log=tmp_path / "log")
+    beat = wait_for(lambda: training(tmp_path), process)
+    trial = int(beat["process"].split()[0])
+    raylet = int(Path(f"/proc/{trial}/stat").read_text().rpartition(")")[2].split()[1])
+    assert "raylet" in Path(f"/proc/{raylet}/cmdline").read_text()
+    os.kill(raylet, signal.SIGKILL)
+    assert process.wait(timeout=90) in (1, 2)  # Ray may end the process itself
+    assert gone(trial)
+    said = (tmp_path / "log").read_text()
+    assert "PlanError: Ray's own process on this machine ended" in said and "Traceback" not in said, said
+    again = cxrtl("run", experiment(tmp_path), "--home", tmp_path)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert same(scores(tmp_path), scores(undisturbed))
+
+
+@pytest.mark.slow
 def test_killed_driver_leaves_nothing_on_a_cluster_that_others_use(
     ray_instance: None, undisturbed: Path, tmp_path: Path
 ) -> None:
