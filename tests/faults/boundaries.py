@@ -39,7 +39,7 @@ VARIES = re.compile(
     rb'"(\w*seconds|tries|token|updated|process|images_per_second|disk_free|curve\.jsonl)": ("[^"]*"|[\d.e+-]+)'
 )
 SHIM = ctypes.CDLL(os.environ["LD_PRELOAD"].split(":")[0])
-OF_A_SESSION = ("lock", "environment.json", "plan.json", "sessions.json")
+OF_A_SESSION = ("lock", "log.jsonl", "environment.json", "plan.json", "sessions.json")
 
 
 def essence(home: Path) -> dict[str, str]:
