@@ -31,7 +31,7 @@ from tests.hosts import until
 from tests.orchestrate import left
 from tests.orchestrate.helpers import training
 
-# A dead raylet counts as lost within a second or two, by default after a quarter of a minute.
+# A dead raylet counts as lost sooner than by default.
 QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300, "health_check_failure_threshold": 2}
 
 

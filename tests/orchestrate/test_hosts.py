@@ -35,7 +35,7 @@ SMALLER = {
     "train.precision": "fp32",  # `auto` goes by what is quicker at the moment
     "resources.cpus_per_fold": 1,
 }
-# A node that stops answering counts as lost after 6 s, by default after a minute.
+# A node that does not answer counts as lost sooner than by default.
 QUICK = {"health_check_period_ms": 1000, "health_check_timeout_ms": 2000, "health_check_failure_threshold": 2}
 
 pytestmark = [
