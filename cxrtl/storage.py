@@ -222,9 +222,9 @@ def send(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file, or a folder with all in it, there and then here; nothing where there is none."""
+    """Delete a file, or a folder with all in it, there and then here; nothing where the mirror has none."""
     store, is_folder = at(path), path.is_dir()
-    if store and not store.is_local(path):
+    if store and path.exists() and not store.is_local(path):
         delete = partial(store.files.rm, recursive=True) if is_folder else store.files.rm_file
         with faults(store.name(path)), suppress(FileNotFoundError):
             delete(store.there(path))

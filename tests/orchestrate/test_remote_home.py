@@ -88,6 +88,7 @@ def test_a_lost_head_is_replaced_by_another_machine(
 def test_a_server_that_goes_away_ends_the_run_calmly(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: Server
 ) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")  # of each call: the run asks several times before it gives up
     toml, home = experiment(tmp_path), machine(tmp_path, "first", monkeypatch)
     process = start("run", toml, "--home", HOME, log=tmp_path / "log")
     wait_for(begun, process)
