@@ -96,7 +96,7 @@ def test_a_pickle_that_is_vouched_for_is_not_run(copy: RunDir, tmp_path: Path, m
 
 def test_weights_of_other_shapes_and_with_no_numbers_are_refused(copy: RunDir) -> None:
     good = safetensors.torch.load(copy.path(WEIGHTS).read_bytes())
-    key = next(iter(good))
+    key = next(key for key, value in good.items() if value.dim())  # the file is in no order
     forge(copy, safetensors.torch.save({**good, key: good[key][:1]}))
     with pytest.raises(DamagedError, match="does not hold the weights of a shufflenet_v2_x0_5 with 2 classes"):
         open_trained(copy).model(0, CPU)
