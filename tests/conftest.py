@@ -14,7 +14,15 @@ from fsspec.implementations.memory import MemoryFileSystem
 from cxrtl import storage
 from tests.homes import SECRET, Machines, Server
 
+HERE, WITH_RAY = Path(__file__).parent, ("data", "orchestrate", "use")
 SHARED = Path(os.environ.get("CXRTL_DATA") or Path(__file__).parents[1] / "../shared/data").resolve()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of two processes (`make test`) one runs what starts Ray, of which there is one at a time."""
+    for item in items:
+        folder = item.path.relative_to(HERE).parts[0]
+        item.add_marker(pytest.mark.xdist_group("ray" if folder in WITH_RAY else folder))
 
 
 @pytest.fixture(scope="session")

@@ -227,6 +227,8 @@ def _present(table: pa.Table, structures: int) -> list[int]:
 
 
 def _write(path: Path, table: pa.Table) -> None:
-    """Pixels neither repeat nor sort: no dictionary and no statistics for them, which would bloat the footer."""
+    """Pixels neither repeat nor sort: no dictionary and no statistics for them, which would bloat the footer. Nor are
+    they compressed: that takes a fifth of the time of decoding a file, to save a seventh of the room."""
     others = [name for name in table.column_names if name not in PICTURES]
-    pq.write_table(table, path, compression="zstd", use_dictionary=others, write_statistics=others)
+    how = {name: "NONE" if name == "pixels" else "ZSTD" for name in table.column_names}
+    pq.write_table(table, path, compression=how, use_dictionary=others, write_statistics=others)

@@ -20,6 +20,7 @@ import ray.train.torch
 import safetensors.torch
 import torch
 from torch import nn
+from torchvision.models import _api
 
 from cxrtl.data import shards
 from cxrtl.errors import TrialError
@@ -136,11 +137,9 @@ def stand_in(put: Callable[[Any, str, Any], None] = setattr) -> None:
         return read[-1]
 
     tiny.__module__ = "torchvision.models.tiny"  # where the names of backbones are taken from
-    if "tiny" not in backbones.names():
-        from torchvision.models._api import register_model
-
-        register_model()(tiny)
-        backbones.names.cache_clear()
+    known = (*backbones.names(), "tiny")
+    put(_api, "BUILTIN_MODELS", {**_api.BUILTIN_MODELS, "tiny": tiny})
+    put(backbones, "names", lambda: known)
     put(shards, "SLICE", 12)  # two shards
     put(ray.data, "from_items", lambda items, **_: _Rows(items))
     put(ray.data, "read_parquet", read_parquet)

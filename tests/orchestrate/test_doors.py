@@ -58,6 +58,9 @@ def test_the_token_of_an_own_ray_is_for_its_owner_alone(tmp_path: Path, monkeypa
         (tmp_path / ".ray").mkdir()
         (tmp_path / ".ray/auth_token").write_text("as Ray does")
     assert (tmp_path / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
+    monkeypatch.setattr(
+        services.ray._private.worker, "_global_node", None
+    )  # this process may have a Ray of other tests
     with cluster._to_itself():
         assert services.get_node_ip_address() == "127.0.0.1"
 
