@@ -18,6 +18,7 @@ HERE, WITH_RAY = Path(__file__).parent, ("data", "orchestrate", "use")
 SHARED = Path(os.environ.get("CXRTL_DATA") or Path(__file__).parents[1] / "../shared/data").resolve()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of two processes (`make test`) one runs what starts Ray, of which there is one at a time."""
     for item in items:
