@@ -2,18 +2,21 @@
 
     python benchmarks/efficiency.py [--seconds 20] [--folds 10] [--slots 1 2 4 5 10]
 
-A fold sleeps, on a logical CPU of its own; each line has a Ray of its own with as many CPUs as slots. As in a real run,
-where timed steps come first, the processes have been started and have imported torch before the clock starts; it stops
-when the scheduler returns. `use` is the sum of fold time over slots × makespan; `bound` is what it would be if nothing
-but folds took time: folds / (slots × ⌈folds / slots⌉). Starting the processes is shown beside it. Everything runs on
-this machine's cores: ten processes that start a fold at once share them, where on a cluster each has its own.
+A fold sleeps, on a logical CPU of its own; each line has its own Ray with as many CPUs as slots. `use` is the sum
+of fold time over slots × makespan, from the call of the scheduler to its return; `bound` what it would be if nothing
+but folds took time: folds / (slots × ⌈folds / slots⌉). What lies between them is told apart: `start`, until a process is
+there and begins its first fold, the mean over processes; `gap`, the mean time between two folds of a process; `end`,
+from the last fold's end to the scheduler's return. `started` is the share of the bound without `start`: that is paid
+once a process, by the cores of its node; here ten processes share this machine's, where on a cluster each has its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import time
+from itertools import pairwise
 from typing import Any
 
 WANTED = 0.93  # of the bound
@@ -22,36 +25,35 @@ WANTED = 0.93  # of the bound
 def sleep(config: dict[str, Any], seconds: float) -> None:
     from ray import tune
 
+    began = time.time()
     time.sleep(seconds)
-    tune.report({"broken": ""})
+    tune.report({"broken": "", "process": os.getpid(), "began": began, "ended": time.time()})
 
 
-def start() -> int:
-    """What a process has behind it when its first fold comes: the imports, with the timed steps."""
-    import cxrtl.orchestrate.fold
-
-    assert cxrtl.orchestrate.fold
-    time.sleep(1)  # so that none takes two
-    return os.getpid()
-
-
-def measure(folds: int, slots: int, seconds: float) -> tuple[float, float]:
-    """Seconds to start the processes, and the makespan."""
-    import ray
+def measure(folds: int, slots: int, seconds: float) -> dict[str, float]:
+    """Seconds of the makespan and of what it has beside folds."""
     from ray import tune
 
     from cxrtl.orchestrate import cluster, sweep
 
     with cluster.connect("local", verbose=False, cpus=slots):
-        began = time.perf_counter()
-        task = ray.remote(num_cpus=1)(start)
-        ray.get([task.remote() for _ in range(slots)])
-        ready = time.perf_counter()
-        trials = [[f"arm/fold{fold}"] for fold in range(folds)]
         trainable = tune.with_parameters(sleep, seconds=seconds)
-        results = sweep.schedule(trainable, trials, {"CPU": 1}, slots)
-        assert len(results) == folds and not results.errors
-        return ready - began, time.perf_counter() - ready
+        called = time.time()
+        results = sweep.schedule(trainable, [[f"arm/fold{fold}"] for fold in range(folds)], {"CPU": 1}, slots)
+        returned = time.time()
+    assert len(results) == folds and not results.errors
+    processes: dict[int, list[tuple[float, float]]] = {}
+    for each in results:
+        found = each.metrics
+        processes.setdefault(found["process"], []).append((found["began"], found["ended"]))
+    runs = [sorted(each) for each in processes.values()]
+    gaps = [later[0] - earlier[1] for each in runs for earlier, later in pairwise(each)]
+    return {
+        "makespan": returned - called,
+        "start": statistics.mean(each[0][0] - called for each in runs),
+        "gap": statistics.mean(gaps or [0.0]),
+        "end": returned - max(each[-1][1] for each in runs),
+    }
 
 
 def main() -> None:
@@ -60,14 +62,17 @@ def main() -> None:
     parser.add_argument("--slots", type=int, nargs="+", default=[1, 2, 4, 5, 10])
     parser.add_argument("--seconds", type=float, default=20)
     args = parser.parse_args()
-    print("| slots | starting, s | makespan, s | use | bound | of the bound |\n" + "|---" * 6 + "|")
+    print("| slots | makespan, s | start, s | gap, s | end, s | use | bound | of the bound | started |")
+    print("|---" * 9 + "|")
     for slots in args.slots:
-        starting, makespan = measure(args.folds, slots, args.seconds)
-        use = args.folds * args.seconds / (slots * makespan)
+        found = measure(args.folds, slots, args.seconds)
+        use = args.folds * args.seconds / (slots * found["makespan"])
+        started = args.folds * args.seconds / (slots * (found["makespan"] - found["start"]))
         bound = args.folds / (slots * -(-args.folds // slots))
-        said = "" if use / bound >= WANTED else f" (below {WANTED})"
+        low = "" if use / bound >= WANTED else f" (below {WANTED})"
+        times = " | ".join(f"{found[name]:.2f}" for name in ("makespan", "start", "gap", "end"))
         print(
-            f"| {slots} | {starting:.1f} | {makespan:.1f} | {use:.3f} | {bound:.3f} | {use / bound:.3f}{said} |",
+            f"| {slots} | {times} | {use:.3f} | {bound:.3f} | {use / bound:.3f}{low} | {started / bound:.3f} |",
             flush=True,
         )
 
