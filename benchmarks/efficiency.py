@@ -2,12 +2,13 @@
 
     python benchmarks/efficiency.py [--seconds 20] [--folds 10] [--slots 1 2 4 5 10]
 
-A fold sleeps, on a logical CPU of its own; each line has its own Ray with as many CPUs as slots. `use` is the sum
-of fold time over slots × makespan, from the call of the scheduler to its return; `bound` what it would be if nothing
-but folds took time: folds / (slots × ⌈folds / slots⌉). What lies between them is told apart: `start`, until a process is
+A fold sleeps, on a logical CPU of its own; each line has its own Ray with as many CPUs as slots. `use` is the sum of
+fold time over slots × makespan, from the call of the scheduler to its return; `bound` what it would be if nothing but
+folds took time: folds / (slots × ⌈folds / slots⌉). What lies between them is told apart: `start`, until a process is
 there and begins its first fold, the mean over processes; `gap`, the mean time between two folds of a process; `end`,
 from the last fold's end to the scheduler's return. `started` is the share of the bound without `start`: that is paid
-once a process, by the cores of its node; here ten processes share this machine's, where on a cluster each has its own.
+once a process, by the cores of its node; here ten processes share this machine's, where on a cluster each has its
+own.
 """
 
 from __future__ import annotations
