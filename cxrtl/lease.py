@@ -4,8 +4,9 @@ It then lists, and where another's owner is alive takes its own away again: sinc
 what was written before it, at least one of two at once sees the other, and never do both hold. An owner shows that it
 is alive by writing its file again every `BEAT` seconds. It is dead where it ran on this machine and its process is
 gone, so that a killed run costs no wait, or where its file has not changed for `STALE` seconds while somebody looked:
-the clocks of two machines are never compared. An owner that was taken for dead finds its file gone and stops; what it
-wrote until then are the same bits that the other writes.
+the clocks of two machines are never compared. Before an owner's file is taken away as a dead one's, `<token>.gone` is
+put beside it: an owner that finds either stops, even if it had just written its file again. What it wrote until then
+are the same bits that the other writes.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from cxrtl.errors import LockedError
 from cxrtl.storage import Store, at, faults
 
 BEAT, STALE = 5.0, 30.0  # seconds
+GONE = ".gone"
 TRIES = 3  # where several start at once and all give way
 
 
@@ -77,7 +79,7 @@ class Lease:
         self.store, self.files, self.name = store, store.files, store.name(folder)
         self.folder = store.there(folder / ".lock")
         self.mine = f"{self.folder}/{secrets.token_hex(8)}"
-        self.lost, self.stop = False, threading.Event()
+        self.lost, self.stop, self.buried = False, threading.Event(), list[str]()
         self.beating = threading.Thread(target=self._beat, daemon=True)
 
     def claim(self) -> Lease:
@@ -96,7 +98,8 @@ class Lease:
         self.stop.set()
         self.beating.join()
         with suppress(OSError):  # it will be found stale
-            self._delete(self.mine)
+            for there in (self.mine, self.mine + GONE, *self.buried):
+                self._delete(there)
 
     def others(self) -> dict[str, dict[str, Any]]:
         """What every other contender's file says, by its name."""
@@ -104,7 +107,7 @@ class Lease:
         with faults(self.name):
             for there in self.files.find(self.folder):
                 with suppress(FileNotFoundError, ValueError, KeyError, TypeError):  # taken away since; none of ours
-                    if there != self.mine and not there.endswith(".part"):
+                    if there != self.mine and not there.endswith((".part", GONE)):
                         raw = json.loads(self.files.cat_file(there))
                         kinds = {"machine": str, "started": str, "process": str, "pid": int, "time": float}
                         out[there] = {key: kind(raw[key]) for key, kind in kinds.items()}
@@ -116,7 +119,7 @@ class Lease:
         while True:
             for there, owner in list(seen.items()):
                 if _died(owner) or time.monotonic() - first > STALE:
-                    self._delete(there)
+                    self._bury(there)
                     del seen[there]
                 elif _here(owner):
                     return owner
@@ -135,6 +138,12 @@ class Lease:
         with faults(self.name):
             self.store.write(self.mine, lambda there: self.files.pipe_file(there, json.dumps(owner).encode()))
 
+    def _bury(self, there: str) -> None:
+        self.buried.append(there + GONE)
+        with faults(self.name):
+            self.store.write(there + GONE, lambda part: self.files.pipe_file(part, b""))
+        self._delete(there)
+
     def _delete(self, there: str) -> None:
         with faults(self.name), suppress(FileNotFoundError):
             self.files.rm_file(there)
@@ -144,11 +153,13 @@ class Lease:
             with suppress(OSError), faults(self.name):  # no answer: the next beat may get one
                 try:
                     self.files.info(self.mine)
+                    self._write()
+                    self.lost = self.files.exists(self.mine + GONE)
                 except FileNotFoundError:
                     self.lost = True
+                if self.lost:
                     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                     return
-                self._write()
 
 
 def _process(pid: int) -> dict[str, Any]:

@@ -99,7 +99,8 @@ def test_an_owner_elsewhere_is_alive_while_its_file_changes(folder: Path, clock:
 def test_an_owner_elsewhere_that_says_nothing_is_dead(folder: Path, clock: Clock) -> None:
     other(folder, time=1e9)  # by its own clock, which nobody asks
     with lease.hold(folder):
-        assert clock.now >= lease.STALE and len(stored()) == 1
+        assert clock.now >= lease.STALE
+        assert "runs/r/.lock/other.gone" in stored() and "runs/r/.lock/other" not in stored() and len(stored()) == 2
     assert stored() == {}
 
 
@@ -143,7 +144,22 @@ def test_a_killed_owner_of_this_machine_costs_no_wait(
 def test_an_owner_taken_for_dead_stops(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "BEAT", 0.01)
     with pytest.raises(LockedError, match="taken over by another process"), lease.hold(folder):
-        MemoryFileSystem.store.clear()
+        store = storage.at(folder)
+        assert store is not None
+        taker = Lease(store, folder)
+        for there in taker.others():
+            taker._bury(there)
+        threading.Event().wait(60)
+    assert stored() == {}
+
+
+def test_an_owner_that_wrote_after_it_was_taken_for_dead_stops_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "BEAT", 0.01)
+    with pytest.raises(LockedError, match="taken over by another process"), lease.hold(folder):
+        (mine,) = list(MemoryFileSystem.store)
+        MemoryFileSystem().pipe_file(f"{mine}.gone", b"")  # the taker's next step would be to take away `mine`
         threading.Event().wait(60)
     assert stored() == {}
 
