@@ -49,7 +49,7 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, flush it to disk and rename it into place, in a mirror once the storage
     has it.
 
@@ -88,7 +88,7 @@ def drop_parts(folder: Path) -> None:
 
 def write_bytes(path: Path, data: bytes) -> str:
     """Write atomically; returns the sha256."""
-    write_atomic(path, lambda part: _drop(part.write_bytes(data)))
+    write_atomic(path, lambda part: part.write_bytes(data))
     return hashlib.sha256(data).hexdigest()
 
 
@@ -195,10 +195,6 @@ def read_predictions(path: Path) -> Predictions:
 def _plain(table: pa.Table) -> pd.DataFrame:
     frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
     return frame
-
-
-def _drop(_: object) -> None:
-    return None
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ class Cluster:
 
     def trials(self) -> list[str]:
         """The head's processes that are trials'."""
-        return [name for name in self.head.names() if name.startswith("ray::ImplicitFunc")]
+        return [name for name in self.head.names() if name.startswith(("ray::arm/", "ray::ImplicitFunc"))]
 
 
 def places(run: Path, beyond: int = 10) -> dict[str, tuple[str, int]]:
@@ -141,7 +141,7 @@ def test_a_node_killed_and_a_node_cut_off(calm: Path, shared: Path, tmp_path: Pa
         until(lambda: (run / "arm" / fold / "result.json").exists(), 90)
         finished = contents(run / "arm" / fold)
         os.kill(asleep, signal.SIGCONT)
-        until(lambda: not any(".train" in name for name in cut_off.names()), 60)
+        until(lambda: not any("arm/fold" in name for name in cut_off.names()), 60)
         assert contents(run / "arm" / fold) == finished  # what woke up found that the fold is another's
 
         assert driver.wait(timeout=150) == 0, cluster.said()
