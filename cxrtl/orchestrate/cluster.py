@@ -15,6 +15,7 @@ from pathlib import Path
 import ray
 import ray.data
 from ray._private import ray_constants
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 
 from cxrtl.errors import PlanError
 
@@ -60,8 +61,12 @@ def connect(address: str | None, verbose: bool, cpus: int | None = None) -> Iter
     os.environ.setdefault("RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING", "0")
     os.environ.setdefault("MALLOC_ARENA_MAX", "1")  # of workers started here; see learn.memory
     os.environ.setdefault("RAY_worker_niceness", "0")  # the command's own priority; Ray's choice is nearly the lowest
+    if address == OWN:  # neither nodes to add, nor a dashboard to feed: a hundredth of a core each
+        os.environ.setdefault("AUTOSCALER_UPDATE_INTERVAL_S", "60")
+        os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "60000")
+    else:  # as `ray start` does where there is a token; `ray.init` does not where it is told the address
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     if not verbose:
-        os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # a lost process is no fault: the trial goes on
         for name in ("ray", "ray.tune", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
     try:
