@@ -5,7 +5,8 @@
 The same prepared images, folds, seeds, budgets and evaluation, one thread, in alternating order, one fold at a time:
 the plain process reads the shards itself, trains and scores each fold, and saves nothing. A first run, which is not
 counted, prepares and divides the images for both. Prints seconds and the overhead a fold: wall time of the folds less
-the loop's own training and evaluation time, divided by folds. Results must be equal to the bit.
+the loop's own training and evaluation time, divided by folds; of those on Ray, too, from the first fold's end on, which
+leaves out the start of the process that trains them: warm. Results must be equal to the bit.
 """
 
 from __future__ import annotations
@@ -86,7 +87,9 @@ from cxrtl.orchestrate import study
 from cxrtl.rundir import RunDir, read_json, read_predictions
 home, toml = Path(sys.argv[1]), sys.argv[2]
 done = study.run(config.load(toml), study.Options(home, "bench"), Screen(as_json=True))
-results = done.run.results()
+results = sorted(done.run.results(), key=lambda r: r.fold)
+inside = [r.milestones[-1].train_seconds + sum(m.evaluate_seconds for m in r.milestones) for r in results]
+ended = [done.run.path(r.arm, f"fold{r.fold}", "result.json").stat().st_mtime for r in results]
 session = read_json(done.run.path("sessions.json"))[-1]
 scores = {}
 for result in results:
@@ -96,7 +99,8 @@ for result in results:
 print(json.dumps({
     "wall": session["wall_seconds"] - session["launch_seconds"] - session["prepare_seconds"],
     "launch": session["launch_seconds"],
-    "inside": sum(r.milestones[-1].train_seconds + sum(m.evaluate_seconds for m in r.milestones) for r in results),
+    "inside": sum(inside),
+    "warm": (max(ended) - min(ended) - sum(inside) + inside[ended.index(min(ended))]) / (len(results) - 1),
     "scores": scores,
 }))
 """
@@ -141,19 +145,19 @@ def main() -> None:
             equal = ray["scores"] == plain["scores"]
             extra = (float(str(ray["wall"])) - float(str(ray["inside"]))) / args.folds
             own = (float(str(plain["wall"])) - float(str(plain["inside"]))) / args.folds
-            rows.append((command, ray["launch"], ray["wall"], plain["wall"], extra, own))
+            rows.append((command, ray["launch"], ray["wall"], plain["wall"], extra, own, ray["warm"]))
             print(
                 f"round {number}: command {command:.1f} s, launch {ray['launch']:.1f} s; {args.folds} folds in "
-                f"{ray['wall']:.1f} s on Ray, {plain['wall']:.1f} s plain; overhead a fold {extra:.2f} s on Ray, "
-                f"{own:.2f} s plain; scores equal to the bit: {equal}",
+                f"{ray['wall']:.1f} s on Ray, {plain['wall']:.1f} s plain; overhead a fold {extra:.2f} s on Ray, warm "
+                f"{ray['warm']:.2f} s, {own:.2f} s plain; scores equal to the bit: {equal}",
                 flush=True,
             )
-    middle = [statistics.median(float(str(row[i])) for row in rows) for i in range(6)]
+    middle = [statistics.median(float(str(row[i])) for row in rows) for i in range(7)]
     ratio = middle[2] / middle[3]
     print(
         f"median: {args.backbone}, {args.size} px, {args.folds} folds × {args.iterations} iterations of 25: "
         f"{middle[2]:.1f} s on Ray, {middle[3]:.1f} s plain (ratio {ratio:.2f}); overhead {middle[4]:.2f} s a fold on "
-        f"Ray, {middle[5]:.2f} s plain; launch {middle[1]:.1f} s once"
+        f"Ray, warm {middle[6]:.2f} s, {middle[5]:.2f} s plain; launch {middle[1]:.1f} s once"
     )
 
 

@@ -72,7 +72,8 @@ def fold_loop(config: dict[str, Any]) -> None:
     job: Job = config["job"]
     workers = Workers.here()
     trials: list[Trial] = config["trials"]
-    ray._raylet.setproctitle(f"ray::{'+'.join(trial.name for trial in trials)}")  # for the dashboard, ps and top
+    # for the dashboard, ps and top
+    ray._raylet.setproctitle(f"ray::{'+'.join(trial.name for trial in trials)}")  # type: ignore[attr-defined]
     devices.settle(job.share.cpus)
     memory.keep_freed_memory()
     if job.flat and storage.at(job.flat.path):

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import json
 import os
 import select
 import signal
 import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
-
-import numpy as np
 
 from cxrtl.data import phantom
 from cxrtl.data.images.files import decoded
 from cxrtl.data.images.rules import FILES, REFUSED, Decoded, How, Unusable
+from cxrtl.data.images.worker import BATCH, BATCHES, Slots
 
-_AHEAD = 24  # paths in flight, so that neither process waits for the other after each file
-_AHEAD_BYTES = 2**15  # of them: less than the smallest pipe holds, or both processes could wait for ever
+_BATCH_BYTES = 2**14  # of paths: all in flight fit into the smallest pipe, or both processes could wait for ever
 _PATH_BYTES = 4096  # no system takes a longer path
 _START_SECONDS = 120  # to import Pillow from a slow disk
 _GRACE_SECONDS = 10  # beyond the file's time limit, which the process keeps by itself
-_PIPE_BYTES = 2**20
 
 Answer = Decoded | Unusable
 
@@ -79,25 +74,34 @@ class Guard:
         self.how = how
         self.owner = os.getpid()
         self._process: subprocess.Popen[bytes] | None = None
-        self._buffer, self._from, self._to = bytearray(_PIPE_BYTES), 0, 0  # what has come and is not taken yet
+        self._slots: Slots
+        self._taken = 0  # answers of this process
 
     def run(self, paths: Sequence[str]) -> Generator[Answer]:
         """An answer for each path, in order. A file under which the process dies is tried twice."""
-        lines = [json.dumps(path).encode() + b"\n" for path in paths]
+        lines = [json.dumps(path) for path in paths]
         done = sent = deaths = 0
+        flying: list[int] = []  # the sizes of the batches that are sent
         try:
             while done < len(lines):
-                sent = self._send(lines, done, sent)
-                answer = self._receive()
-                if answer is None:
-                    sent = done  # answers come in order, so the first path without one is to blame
-                    reason = self._bury()
-                    deaths += reason == "decoder_died"
-                    if not reason or (reason == "decoder_died" and deaths < 2):
-                        continue
-                    answer = Unusable(reason)
-                done, sent, deaths = done + 1, max(sent, done + 1), 0
-                yield answer
+                if not self._process:
+                    self._start()
+                    sent, flying = done, []
+                while len(flying) < BATCHES and sent < len(lines):
+                    flying.append(self._send(lines[sent:]))
+                    sent += flying[-1]
+                alive = self._batch_done()
+                ready = flying.pop(0) if alive else min(max(0, self._slots.count - self._taken), sent - done)
+                for _ in range(ready):
+                    done, deaths = done + 1, 0
+                    yield self._take()
+                if alive:
+                    continue
+                reason = self._bury()  # answers come in order, so the first path without one is to blame
+                deaths += reason == "decoder_died"
+                if done < len(lines) and (reason == "timed_out" or deaths == 2):
+                    done, deaths = done + 1, 0
+                    yield Unusable(reason)
         finally:
             if sent > done:  # given up half-way: the answers still to come are nobody's
                 self.close()
@@ -105,101 +109,77 @@ class Guard:
     def close(self) -> None:
         """End the process, if there is one."""
         process, self._process = self._process, None
-        self._from = self._to = 0
         if process and self.owner == os.getpid():
             process.kill()
-            process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel: it ends when that lets go
+                process.wait(timeout=1)
             for pipe in (process.stdin, process.stdout):
                 if pipe:
                     pipe.close()
 
-    def _send(self, lines: Sequence[bytes], done: int, sent: int) -> int:
-        """Send what may be in flight beyond `lines[done]`, in one go; returns how many lines are sent by now."""
-        process = self._process or self._start()
-        assert process.stdin
-        batch: list[bytes] = []
-        if sent - done <= _AHEAD // 2:
-            room = _AHEAD_BYTES - sum(map(len, lines[done:sent]))
-            for line in lines[sent : done + _AHEAD]:
-                room -= len(line)
-                if room < 0 and (batch or sent > done):
-                    break
-                batch.append(line)
-        if batch:
-            with contextlib.suppress(BrokenPipeError):  # it ended: `_receive` will see
-                process.stdin.write(b"".join(batch))
-        return sent + len(batch)
-
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> None:
         variables = {**os.environ, "PYTHONPATH": os.pathsep.join(part or "." for part in sys.path)}
         variables |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "cxrtl.data.images.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            env=variables,
-            start_new_session=True,  # Ctrl-C is for us
-        )
-        self._process = process
-        assert process.stdin and process.stdout
-        with contextlib.suppress(OSError, AttributeError):  # not everywhere, and not needed
-            fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(asdict(self.how)).encode() + b"\n")
-        if self._message(time.monotonic() + _START_SECONDS) is None:
+        with _nameless() as memory:
+            self._slots, self._taken = Slots(memory, self.how), 0
+            process = self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "cxrtl.data.images.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                env=variables,
+                pass_fds=[memory],
+                start_new_session=True,  # Ctrl-C is for us
+            )
+            self._write(json.dumps({"how": asdict(self.how), "slots": memory}))
+        assert process.stdout
+        if not (self._ready(_START_SECONDS) and process.stdout.read(1)):
             self.close()
             raise GuardError("the decoding process did not start")
-        return process
 
-    def _receive(self) -> Answer | None:
-        """The next answer; None where the process ended or is stuck."""
-        deadline = time.monotonic() + self.how.file_seconds + _GRACE_SECONDS
-        answer = self._message(deadline)
-        if answer is None:
-            return None
+    def _send(self, lines: Sequence[str]) -> int:
+        """Send a batch of the first of `lines`; returns how many."""
+        count, room = 1, _BATCH_BYTES - len(lines[0])
+        while count < min(BATCH, len(lines)) and len(lines[count]) <= room:
+            room -= len(lines[count])
+            count += 1
+        self._write(f"[{', '.join(lines[:count])}]")
+        return count
+
+    def _write(self, text: str) -> None:
+        assert self._process and self._process.stdin
+        data = memoryview(text.encode() + b"\n")
+        with contextlib.suppress(BrokenPipeError):  # it ended: whoever waits for the answer will see
+            while data:
+                data = data[self._process.stdin.write(data) :]
+
+    def _ready(self, seconds: float) -> bool:
+        """Wait for the process to say something, or to end."""
+        assert self._process and self._process.stdout
+        poll = select.poll()
+        poll.register(self._process.stdout.fileno(), select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
+    def _batch_done(self) -> bool:
+        """Wait for the end of a batch; False where the process ended, or has been at one file for too long."""
+        before = -1
+        while self._slots.count != before:
+            before = self._slots.count
+            assert self._process and self._process.stdout
+            if self._ready(self.how.file_seconds + _GRACE_SECONDS):
+                return bool(self._process.stdout.read(1))
+        return False
+
+    def _take(self) -> Answer:
+        answer, pictures = self._slots.take(self._taken)
+        self._taken += 1
         if "reason" in answer:
             return Unusable(answer["reason"])
         how = self.how
-        data = self._take(how.pixel_bytes + how.mask_bytes, deadline)
-        if data is None:
-            return None
-        both = np.frombuffer(data, np.uint8)
         shape = (how.size, how.size) if how.channels == 1 else (how.channels, how.size, how.size)
-        mask = both[how.pixel_bytes :].reshape(how.size, how.size) if how.structures else None
-        return Decoded(both[: how.pixel_bytes].reshape(shape), **answer, mask=mask)
-
-    def _message(self, deadline: float) -> dict[str, Any] | None:
-        length = self._take(4, deadline)
-        text = length and self._take(int.from_bytes(length, "big"), deadline)
-        return json.loads(text) if text else None
-
-    def _take(self, count: int, deadline: float) -> bytes | None:
-        """The next `count` bytes; None at the end of the pipe or past the deadline (`time.monotonic`)."""
-        assert self._process and self._process.stdout
-        descriptor = self._process.stdout.fileno()
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        while self._to - self._from < count:
-            self._make_room(count)
-            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                return None
-            came = os.readv(descriptor, [memoryview(self._buffer)[self._to :]])
-            if not came:
-                return None
-            self._to += came
-        self._from += count
-        return bytes(memoryview(self._buffer)[self._from - count : self._from])
-
-    def _make_room(self, count: int) -> None:
-        """Let `count` bytes fit behind `_from`."""
-        if self._from == self._to:
-            self._from = self._to = 0
-        if self._from + count > len(self._buffer):
-            kept = self._buffer[self._from : self._to]
-            self._buffer = kept + bytearray(max(_PIPE_BYTES, 2 * count) - len(kept))
-            self._from, self._to = 0, len(kept)
+        mask = pictures[how.pixel_bytes :].reshape(how.size, how.size) if how.structures else None
+        return Decoded(pictures[: how.pixel_bytes].reshape(shape), **answer, mask=mask)
 
     def _bury(self) -> str:
         """Why the process gave no answer: "" where it was idle, else a reason; it is gone afterwards."""
@@ -210,6 +190,20 @@ class Guard:
             code = -signal.SIGALRM
         self.close()
         return {0: "", -signal.SIGALRM: "timed_out"}.get(code, "decoder_died")
+
+
+@contextlib.contextmanager
+def _nameless() -> Iterator[int]:
+    """The descriptor of memory without a name, to be mapped and passed on."""
+    if not hasattr(os, "memfd_create"):  # Linux has it
+        with tempfile.TemporaryFile() as file:
+            yield file.fileno()
+        return
+    descriptor = os.memfd_create("decoded")
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 _kept: Guard | None = None
