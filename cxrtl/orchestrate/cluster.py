@@ -64,8 +64,6 @@ def connect(address: str | None, verbose: bool, cpus: int | None = None) -> Iter
     if address == OWN:  # neither nodes to add, nor a dashboard to feed: a hundredth of a core each
         os.environ.setdefault("AUTOSCALER_UPDATE_INTERVAL_S", "60")
         os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "60000")
-        # what is left of a Ray whose driver was killed looks for its head, a minute otherwise, and ends
-        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
     else:  # as `ray start` does where there is a token; `ray.init` does not where it is told the address
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     if not verbose:
