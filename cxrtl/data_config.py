@@ -104,6 +104,11 @@ class Data(Table):
         "public set as it is handed out"
     )
     path: str = Field("", description="the image folder or label table; `$NAME` stands for an environment variable")
+    tables: str = Field(
+        "",
+        description="mimic: folder of the tables metadata, split, chexpert and negbio, where `path` lacks them: "
+        "MIMIC-CXR-JPG brings them, MIMIC-CXR, the DICOM files, does not",
+    )
     image_column: str = Field("image", description="table: column with the image path, relative to the table")
     label_column: str = Field("label", description="table: column with the class name")
     label_columns: tuple[str, ...] = Field(
@@ -223,6 +228,7 @@ class Data(Table):
             "positive": self.positive and task != "binary",
             "image_columns": self.image_columns and source != "table",
             "slices": self.slices and source != "table",
+            "tables": self.tables and source != "mimic",
             "id_namespace": self.id_namespace and source == "phantom",
         }
         for knob in (knob for knob, given in without_meaning.items() if given):

@@ -12,7 +12,7 @@ Trials, and what each did, are in `trials`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -38,11 +38,30 @@ FOLD_COLUMNS = ("image_id", "patient_id", "label", "content_hash", "fold")
 
 @dataclass(frozen=True)
 class FlowStep:
-    """One exclusion on the way from all images of a source to those used: images removed, and left after it."""
+    """One exclusion on the way from all images of a source to those used: images removed, and left after it, and
+    the patients left; None where they are unknown, or were not counted yet."""
 
     step: str
     removed: int
     left: int
+    patients: int | None = None
+
+    @classmethod
+    def of(cls, step: str, removed: int, owners: Sequence[str]) -> FlowStep:
+        """`owners`: the patient of each image left, "" where unknown."""
+        known = set(owners)
+        return cls(step, removed, len(owners), None if "" in known else len(known))
+
+
+def exclusions(flow: Iterable[FlowStep]) -> list[tuple[str, int, int | None]]:
+    """The steps that left something out: which, images, and patients of whom no image is left; None where unknown."""
+    found: list[tuple[str, int, int | None]] = []
+    before: int | None = None
+    for step in flow:
+        gone = None if before is None or step.patients is None else before - step.patients
+        found.append((step.step, step.removed, gone))
+        before = step.patients
+    return [each for each in found if each[1]]
 
 
 @dataclass(frozen=True)
@@ -50,10 +69,11 @@ class Manifest:
     """Images to prepare, one row each, in the source's own order.
 
     `frame` has the columns `image_id` and `patient_id` (keyed hashes; `patient_id` is "" where unknown), `study_id`
-    (likewise), `label` (class name), `path` (in the clear: it stays on the machine that prepares) and any further
-    columns of the source. `classes` is `(negative, positive)` of a binary task, the classes of a multiclass one, the
-    findings of a multilabel one: there `label` is "", and the columns `label_<finding>` hold 1, 0, or NaN where it is
-    not stated. Of a segmentation they are the structures; `label` is the image's class where it is known, else "".
+    (likewise), `label` (class name), `path` (in the clear: of what is written, it is in `data.private` alone) and any
+    further columns of the source. `classes` is `(negative, positive)` of a binary task, the classes of a multiclass
+    one, the findings of a multilabel one: there `label` is "", and the columns `label_<finding>` hold 1, 0, or NaN
+    where it is not stated. Of a segmentation they are the structures; `label` is the image's class where it is known,
+    else "".
     `path` may name several files, see `data.images.rules`. `flow` counts what the source left out, step by step; the
     last step leaves `len(frame)`.
     """
@@ -116,8 +136,8 @@ class Folds:
 
     `fold` is -1 where an image is never held out and only trains. Repeated cross-validation has a further column for
     each repeat, `fold_1`, `fold_2`, …, whose numbers go on where the column before stopped: a number names one fold of
-    the run. Further columns: `part`, what `folds.column` says; `study_id`, where studies were kept together for want
-    of patients; `label_<finding>` in a multilabel task.
+    the run. Further columns: `part`, what `folds.column` says; `study_id`, where studies, as far as known, were kept
+    together for want of patients; `label_<finding>` in a multilabel task.
     """
 
     frame: pd.DataFrame

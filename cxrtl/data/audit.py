@@ -100,7 +100,7 @@ def _checks(frame: pd.DataFrame, folds: Folds, first: int, task: Task) -> list[d
     """Of one division."""
     checks = [_check(PATIENTS, _in_several_folds(frame, "patient_id"))] if folds.grouped else []
     if "study_id" in frame:
-        checks.append(_check(STUDIES, _in_several_folds(frame, "study_id")))
+        checks.append(_check(STUDIES, _in_several_folds(frame[frame["study_id"] != ""], "study_id")))
     return [*checks, _shared_images(frame), _once_each(frame, first), *_complete(frame, first, task)]
 
 

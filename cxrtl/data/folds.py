@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from cxrtl import rundir
 from cxrtl.config import Folds as FoldsConfig
 from cxrtl.data import division
+from cxrtl.data.groups import together
 from cxrtl.data.strata import strata
 from cxrtl.errors import FoldsError, StaleFoldsError
 from cxrtl.records import FOLD_COLUMNS, Folds, Prepared, count_folds, division_columns, label_columns, stated_columns
@@ -28,7 +29,7 @@ def make_folds(index: pd.DataFrame, prepared: Prepared, cfg: FoldsConfig) -> Fol
     """Divide the images of `index` (see `read_index`) as `cfg.kind` says.
 
     All images of a patient stay together; where patients are unknown, which `cfg.ungrouped` must allow, those of a
-    study, as far as studies are known, else copies of one picture. Patients are numbered by first appearance before
+    study, as far as studies are known, and copies of one picture. Patients are numbered by first appearance before
     the draw, so the division depends on order, labels, grouping and seed, never on the ids.
 
     Raises:
@@ -39,12 +40,11 @@ def make_folds(index: pd.DataFrame, prepared: Prepared, cfg: FoldsConfig) -> Fol
             "no patient is known, so images of one patient may stand on both sides of a split: give a patient column "
             "(data.patient_column) or pattern (data.patient_pattern), or set folds.ungrouped = true to accept it"
         )
-    by_study = not prepared.grouped and bool((index["study_id"] != "").all())
-    if prepared.grouped or by_study:
-        unit, column = ("studies", "study_id") if by_study else ("patients", "patient_id")
-        groups = np.asarray(index[column].factorize()[0], dtype=np.int64)
+    if prepared.grouped:
+        unit, groups = "patients", np.asarray(index["patient_id"].factorize()[0], dtype=np.int64)
     else:
-        unit, groups = "images", np.asarray(index["content_hash"].factorize()[0], dtype=np.int64)  # copies together
+        unit = "studies" if (index["study_id"] != "").all() else "images"
+        groups = together(index["study_id"].tolist(), index["content_hash"].tolist())
     numbers = division.divide(index, strata(index, prepared), groups, cfg, unit)
     of_task = label_columns(prepared.classes) if prepared.task == "multilabel" else []
     columns = ["image_id", "patient_id", "label", "content_hash", *of_task]
@@ -53,7 +53,7 @@ def make_folds(index: pd.DataFrame, prepared: Prepared, cfg: FoldsConfig) -> Fol
         frame[f"fold_{repeat}"] = fold
     if cfg.column:
         frame["part"] = division.given_parts(index, cfg)
-    if by_study:
+    if not prepared.grouped and (index["study_id"] != "").any():
         frame["study_id"] = index["study_id"].to_numpy()
     return Folds(frame, prepared.dataset_hash, prepared.grouped, folds_hash(frame))
 

@@ -40,17 +40,23 @@ def load_key() -> bytes:
     """The machine's secret, from `$CXRTL_KEY_FILE` or `~/.config/cxrtl/id.key`; made, with mode 0600, where absent.
 
     Raises:
-        ManifestError: the file cannot be read or made, or is not 32 bytes long.
+        ManifestError: the file cannot be read or made, is open to others than its owner, or not 32 bytes long.
     """
     path = Path(os.environ.get(KEY_VARIABLE) or "~/.config/cxrtl/id.key").expanduser()
     try:
         if not path.exists():
             _make_key(path)
-        key = path.read_bytes()
+        with path.open("rb") as file:
+            mode, key = os.fstat(file.fileno()).st_mode, file.read()
     except OSError as error:
         raise ManifestError(
             f"id key {str(path)!r} cannot be read or made: {error.strerror}. Set {KEY_VARIABLE} to a writable place."
         ) from None
+    if mode & 0o077:
+        raise ManifestError(
+            f"id key {str(path)!r} is open to others than its owner (mode {mode & 0o777:04o}), who can match ids to "
+            f"patients with it: chmod 600 it, or set {KEY_VARIABLE} to a place that keeps modes"
+        )
     if len(key) != KEY_BYTES:
         raise ManifestError(
             f"id key {str(path)!r} holds {len(key)} bytes instead of {KEY_BYTES}: restore it from a copy, or delete it "

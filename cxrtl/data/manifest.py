@@ -9,6 +9,7 @@ from cxrtl.data import phantom
 from cxrtl.data.ids import derived, keyed_id, load_key
 from cxrtl.data.sources import chexpert, folder, kermany, mimic, nih, table
 from cxrtl.data.sources.common import resolve_classes
+from cxrtl.errors import ManifestError
 from cxrtl.records import Manifest
 
 __all__ = ["build", "keyed_id", "load_key", "resolve_classes"]
@@ -22,7 +23,13 @@ def build(data: Data, key: bytes) -> Manifest:
     """
     if data.source == "phantom":
         return phantom.build(data)
-    return _SOURCES[data.source](data, derived(key, data.id_namespace))
+    try:
+        return _SOURCES[data.source](data, derived(key, data.id_namespace))
+    except OSError as error:  # its file's name may be a patient's
+        raise ManifestError(
+            f"data.path = {data.path!r}: a file or folder that belongs to it cannot be looked at ({error.strerror}). "
+            "Mend names and permissions there."
+        ) from None
 
 
 _SOURCES: dict[str, Callable[[Data, bytes], Manifest]] = {

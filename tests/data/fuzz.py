@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import tomli_w
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -78,11 +79,16 @@ class Fuzz:
         """Each label table there is, with the source that reads it."""
         cohort = {"cohort": {"finding": "Pleural Effusion"}}
         mimic, chexpert = public_sets.mimic(self.root / "mimic", "csv"), public_sets.chexpert(self.root / "chexpert")
-        own = labelled(self.root / "own")
+        nih, own = public_sets.nih(self.root / "nih"), labelled(self.root / "own")
+        pd.read_csv(own, dtype=str).to_parquet(own.with_suffix(".parquet"), index=False)
         sources = [
             ({"source": "mimic", "path": str(mimic), **cohort}, sorted(mimic.glob("*.csv"))),
             ({"source": "chexpert", "path": str(chexpert), **cohort}, sorted(chexpert.glob("*.csv"))),
-            ({"source": "table", "path": str(own), "keep_columns": ["age"]}, [own]),
+            ({"source": "nih", "path": str(nih), "cohort": {"finding": "Effusion"}}, [nih / "Data_Entry_2017.csv"]),
+            *(
+                ({"source": "table", "path": str(path), "keep_columns": ["age"]}, [path])
+                for path in (own, own.with_suffix(".parquet"))
+            ),
         ]
         return [(config.Data.model_validate(raw), path) for raw, paths in sources for path in paths]
 

@@ -1,4 +1,4 @@
-"""Small trees with the file names, columns and quirks of MIMIC-CXR-JPG and CheXpert, and cohorts counted by hand."""
+"""Small trees with the file names, columns and quirks of MIMIC-CXR-JPG, CheXpert and NIH ChestX-ray14."""
 
 from __future__ import annotations
 
@@ -113,4 +113,30 @@ def chexpert(root: Path, prefix: str = "CheXpert-v1.0-small") -> Path:
             save(root / table / path, number)
     for table, lines in tables.items():
         (root / f"{table}.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+# the first edition's header, whose brackets hold a comma and which ends in one
+NIH_HEADER = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],"
+)
+NIH_ROWS = [
+    "00000001_000.png,Effusion|Mass,0,1,058Y,M,PA,2682,2749,0.143,0.143,",
+    "00000001_001.png,Effusion,1,1,059Y,M,AP,2682,2749,0.143,0.143,",
+    "00000002_000.png,No Finding,0,2,414,F,PA,2500,2048,0.171,0.171,",
+    "00000003_000.png,Pleural_Thickening,0,3,81,F,PA,2500,2048,0.171,0.171,",
+    "00000004_000.png,No Finding,0,4,72,F,AP,2500,2048,0.171,0.171,",
+    "00000005_000.png,No Finding,0,5,72,F,PA,2500,2048,0.171,0.171,",
+]
+
+
+def nih(root: Path) -> Path:
+    """Images in several folders, as handed out; the last is not on the disk."""
+    for number, row in enumerate(NIH_ROWS[:-1]):
+        save(root / f"images_{number % 2 + 1:03d}/images" / row.split(",")[0], number)
+    (root / "Data_Entry_2017.csv").write_text("\n".join([NIH_HEADER, *NIH_ROWS]) + "\n")
+    (root / "train_val_list.txt").write_text("00000001_000.png\n00000001_001.png\n00000002_000.png\n")
+    (root / "test_list.txt").write_text("00000003_000.png\n00000004_000.png\n00000005_000.png")
+    (root / "BBox_List_2017.csv").write_text("not read")
     return root

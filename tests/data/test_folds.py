@@ -12,7 +12,7 @@ import pytest
 from cxrtl.config import Folds as FoldsConfig
 from cxrtl.data.audit import audit, require_clean
 from cxrtl.data.folds import check_current, make_folds, read_folds, write_folds
-from cxrtl.errors import FoldsError, StaleFoldsError
+from cxrtl.errors import FoldsError, LeakageError, StaleFoldsError
 from cxrtl.records import FOLD_COLUMNS, Folds, Prepared, stated_columns
 from tests.data.helpers import fake_index, fake_prepared, grouped, ungrouped
 
@@ -108,6 +108,20 @@ class TestMake:
         folds = make_folds(index, prepared, FoldsConfig(k=4, ungrouped=True))
         assert folds.frame["fold"][[1, 8, 40]].nunique() == 1
         require_clean(audit(folds))
+
+    def test_studies_known_in_part_and_copies_are_kept_together(self) -> None:
+        """Study s has images 0 and 9, and a copy of 9 is in study t: all of both share a fold."""
+        index, prepared = ungrouped()
+        index.loc[[0, 9], "study_id"], index.loc[[22, 31], "study_id"] = "s", "t"
+        index.loc[22, "content_hash"] = index["content_hash"][9]
+        folds = make_folds(index, prepared, FoldsConfig(k=4, ungrouped=True))
+        assert folds.frame["fold"][[0, 9, 22, 31]].nunique() == 1
+        certificate = audit(folds)
+        require_clean(certificate)
+        assert "no study in two folds" in [check["name"] for check in certificate["checks"]]
+        folds.frame.loc[0, "fold"] = (folds.frame["fold"][9] + 1) % 4
+        with pytest.raises(LeakageError, match="no study in two folds: fails for 1"):
+            require_clean(audit(folds))
 
     def test_the_flag_does_not_ignore_known_patients(self) -> None:
         index, prepared = grouped()

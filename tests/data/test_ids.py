@@ -55,6 +55,7 @@ def test_processes_that_make_the_key_at_once_agree(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("content", [b"", b"short", b"x" * 33])
 def test_damaged_key_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     (tmp_path / "id.key").write_bytes(content)
+    (tmp_path / "id.key").chmod(0o600)
     monkeypatch.setenv("CXRTL_KEY_FILE", str(tmp_path / "id.key"))
     with pytest.raises(ManifestError, match=f"holds {len(content)} bytes instead of 32"):
         load_key()
@@ -65,3 +66,14 @@ def test_place_that_cannot_hold_a_key_is_named(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("CXRTL_KEY_FILE", str(tmp_path / "file" / "id.key"))
     with pytest.raises(ManifestError, match="cannot be read or made"):
         load_key()
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o610])
+def test_key_open_to_others_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
+    monkeypatch.setenv("CXRTL_KEY_FILE", str(tmp_path / "id.key"))
+    key = load_key()
+    (tmp_path / "id.key").chmod(mode)
+    with pytest.raises(ManifestError, match=rf"mode 0{mode:o}.*: chmod 600 it"):
+        load_key()
+    (tmp_path / "id.key").chmod(0o400)
+    assert load_key() == key

@@ -228,6 +228,8 @@ class TestTable:
             ("l.csv", b"image,label\na,\xff\n", "it is not UTF-8 text"),
             ("l.csv", f"image,label\n{CANARY},no,1,2\n".encode(), "not all have as many cells"),
             ("l.csv", f"image,label\na,no\n{CANARY},no,1,2\n".encode(), "not all have as many cells"),
+            ("l.csv", f"image,patient_id,label\na,p,no\n{CANARY},p\n".encode(), "not all have as many cells"),
+            ("l.csv", f"image,label\na,no\n{CANARY}".encode(), "not all have as many cells"),
             ("l.csv.gz", b"no gzip", "."),
             ("l.csv.gz", gzip.compress(b"image,label\na,b\n" * 99)[:-20], "."),
             ("l.parquet", b"no parquet", "it is damaged"),

@@ -13,23 +13,11 @@ from cxrtl.data import manifest
 from cxrtl.data.audit import audit, require_clean
 from cxrtl.data.folds import make_folds
 from cxrtl.errors import LeakageError, ManifestError
+from tests.data import public_sets
 from tests.data.helpers import CANARY, fake_prepared, save
 from tests.data.test_sources import build, steps
 
 KEY = b"k" * 32
-# the first edition's header, whose brackets hold a comma and which ends in one
-OLD = (
-    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
-    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],"
-)
-ROWS = [
-    "00000001_000.png,Effusion|Mass,0,1,058Y,M,PA,2682,2749,0.143,0.143,",
-    "00000001_001.png,Effusion,1,1,059Y,M,AP,2682,2749,0.143,0.143,",
-    "00000002_000.png,No Finding,0,2,414,F,PA,2500,2048,0.171,0.171,",
-    "00000003_000.png,Pleural_Thickening,0,3,81,F,PA,2500,2048,0.171,0.171,",
-    "00000004_000.png,No Finding,0,4,72,F,AP,2500,2048,0.171,0.171,",
-    "00000005_000.png,No Finding,0,5,72,F,PA,2500,2048,0.171,0.171,",
-]
 
 
 def nih(root: Path, **cohort: object) -> manifest.Manifest:
@@ -41,14 +29,7 @@ def nih(root: Path, **cohort: object) -> manifest.Manifest:
 class TestNih:
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
-        """Images in several folders, as handed out; the last is not on the disk."""
-        for number, row in enumerate(ROWS[:-1]):
-            save(tmp_path / f"images_{number % 2 + 1:03d}/images" / row.split(",")[0], number)
-        (tmp_path / "Data_Entry_2017.csv").write_text("\n".join([OLD, *ROWS]) + "\n")
-        (tmp_path / "train_val_list.txt").write_text("00000001_000.png\n00000001_001.png\n00000002_000.png\n")
-        (tmp_path / "test_list.txt").write_text("00000003_000.png\n00000004_000.png\n00000005_000.png")
-        (tmp_path / "BBox_List_2017.csv").write_text("not read")
-        return tmp_path
+        return public_sets.nih(tmp_path)
 
     def test_cohort(self, root: Path) -> None:
         made = nih(root)
@@ -101,12 +82,20 @@ class TestNih:
         save(root / "images/00000001_000.png", 0)
         with pytest.raises(ManifestError, match=r"1 file name\(s\) occur in two of the image folders"):
             nih(root)
-        (root / "Data_Entry_2017_v2020.csv").write_text(OLD)
+        (root / "Data_Entry_2017_v2020.csv").write_text(public_sets.NIH_HEADER)
         with pytest.raises(ManifestError, match="holds 2 tables"):
             nih(root)
 
+    def test_file_that_cannot_be_looked_at_is_not_named(self, root: Path) -> None:
+        table = root / "Data_Entry_2017.csv"
+        table.write_text(table.read_text().replace("00000005_000.png", CANARY * 40))
+        with pytest.raises(ManifestError, match=r"cannot be looked at \(File name too long\)") as caught:
+            nih(root)
+        assert CANARY not in str(caught.value)
+
     def test_foreign_finding_is_not_quoted(self, root: Path) -> None:
-        (root / "Data_Entry_2017.csv").write_text("\n".join([OLD, ROWS[0].replace("Mass", CANARY)]))
+        rows = [public_sets.NIH_HEADER, public_sets.NIH_ROWS[0].replace("Mass", CANARY)]
+        (root / "Data_Entry_2017.csv").write_text("\n".join(rows))
         with pytest.raises(ManifestError, match="1 row") as caught:
             nih(root)
         assert CANARY not in str(caught.value)
@@ -182,6 +171,17 @@ class TestKermany:
         save(root / "chest_xray/train/NORMAL/NORMAL-1008087-0001.jpeg", 9)
         frame = build("kermany", root).frame
         assert len(frame) == 9 and frame["patient_id"].nunique() == 5
+
+    def test_file_that_is_gone_while_it_is_read_is_not_named(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def gone(path: Path) -> str:
+            raise OSError(5, "Input/output error", str(path))
+
+        train = root / "chest_xray/train/NORMAL"
+        (train / "IM-0200-0001.jpeg").write_bytes((train / "IM-0115-0001.jpeg").read_bytes())
+        monkeypatch.setattr("cxrtl.data.sources.kermany.sha256_file", gone)
+        with pytest.raises(ManifestError, match=r"cannot be looked at \(Input/output error\)") as caught:
+            build("kermany", root)
+        assert "IM-" not in str(caught.value) and "person" not in str(caught.value)
 
     def test_name_without_patient(self, root: Path) -> None:
         save(root / f"chest_xray/train/NORMAL/{CANARY}.png", 0)

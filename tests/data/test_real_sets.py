@@ -45,7 +45,7 @@ class TestRealSets:
         assert set(index["view"]) == {"PA", "AP"}
         assert index["finding:Effusion"].sum() == 10 and index["finding:Infiltration"].sum() == 18
         described = json.loads((prepared.folder / "dataset.json").read_text())
-        assert described["flow"][0] == {"step": "images listed", "removed": 0, "left": 105}
+        assert described["flow"][0].items() >= {"step": "images listed", "removed": 0, "left": 105}.items()
         assert described["flow"][-1]["left"] == 105
 
     def test_lung_masks_as_a_table(self, shared_data: Path, key: bytes, prepare_set: Prepare) -> None:

@@ -69,6 +69,10 @@ class TestMimic:
             ("file not there", 1, 5),  # gone
         ]
 
+    def test_patients_left_are_counted_at_every_step(self, root: Path) -> None:
+        """Nine, of whom 10000032 has two studies; a patient is lost with the last image."""
+        assert [step.patients for step in build("mimic", root).flow] == [9, 9, 9, 8, 6, 3, 3]
+
     def test_patients_and_studies_are_grouped(self, root: Path) -> None:
         frame = build("mimic", root).frame
         assert frame["patient_id"].nunique() == 3 and frame["study_id"].nunique() == 4
@@ -135,7 +139,7 @@ class TestMimic:
         frame.index = pd.Index([Path(path).stem for path in frame["path"]])
         column = frame[f"finding:{EFFUSION}"]
         assert column["a1"] == 1 and column["d1"] == -1 and pd.isna(column["b1"]) and pd.isna(column["c1"])
-        assert frame["view"][["g1", "g2", "g3", "i2"]].tolist() == ["AP", "", "lateral", "AP LLD"]
+        assert frame["view"][["g1", "g2", "g3", "i2"]].tolist() == ["AP", "", "lateral", "other"]
 
     def test_dates_and_times_do_not_go_along(self, root: Path) -> None:
         frame = build("mimic", root).frame
@@ -147,6 +151,18 @@ class TestMimic:
         (root / "mimic-cxr-2.0.0-negbio.csv.gz").unlink()
         with pytest.raises(ManifestError, match=r"holds none of \['mimic-cxr-2.0.0-negbio.csv.gz'"):
             build("mimic", root)
+
+    def test_tables_of_the_jpeg_set_beside_dicom_files(self, root: Path, tmp_path: Path) -> None:
+        tables = tmp_path / "jpg"
+        tables.mkdir()
+        for path in root.glob("*.csv.gz"):
+            path.rename(tables / path.name)
+        with pytest.raises(ManifestError, match=r"in data\.tables; MIMIC-CXR, the DICOM files, comes without it"):
+            build("mimic", root)
+        raw = {"source": "mimic", "path": str(root), "tables": str(tables), "cohort": {"finding": EFFUSION}}
+        assert len(manifest.build(Data.model_validate(raw), KEY).frame) == 5
+        with pytest.raises(ValueError, match=r"data\.tables has no meaning"):
+            Data.model_validate({**raw, "source": "chexpert"})
 
     def test_identifiers_that_would_leave_the_folder(self, root: Path) -> None:
         path = root / "mimic-cxr-2.0.0-metadata.csv.gz"

@@ -14,8 +14,9 @@ from pathlib import Path
 import pandas as pd
 
 from cxrtl.config import Data
-from cxrtl.data.attributes import age_band
+from cxrtl.data.attributes import OTHER, age_band, sex
 from cxrtl.data.sources.cohort import (
+    FRONTAL,
     NO_FINDING,
     Funnel,
     check_finding,
@@ -73,7 +74,7 @@ def build(data: Data, key: bytes) -> Manifest:
             "label": classify(labels, cohort),
             "split": table["split"],
             "view": _views(table),
-            "sex": table["Sex"].where(table["Sex"].isin(["Female", "Male"]), "").str[:1],
+            "sex": mapped(table["Sex"], sex),
             "age_band": mapped(table["Age"].where(table["Age"] != "0", ""), age_band),  # of adults: 0 is no age
             **{finding_column(name): labels[name] for name in FINDINGS},
             **stated(labels, cohort),
@@ -101,7 +102,7 @@ def _views(table: pd.DataFrame) -> list[str]:
     """AP/PA also holds LL and RL, which mean nothing more of a frontal image; a blank tells nothing."""
     side, projection = table["Frontal/Lateral"].str.lower(), table["AP/PA"]
     return [
-        which if front == "frontal" and which in ("AP", "PA") else front
+        which if front == "frontal" and which in FRONTAL else front if front in ("frontal", "lateral", "") else OTHER
         for front, which in zip(side, projection, strict=True)
     ]
 

@@ -34,20 +34,20 @@ class Funnel:
     flow: list[FlowStep] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.flow.append(FlowStep(LISTED, 0, len(self.frame)))
+        self.flow.append(FlowStep.of(LISTED, 0, self.frame["patient"].tolist()))
 
     def keep(self, wanted: pd.Series[bool], step: str) -> None:
         """Keep the rows where `wanted`; `step` says what was wrong with the others."""
         before = len(self.frame)
         self.frame = self.frame[wanted.to_numpy(dtype=bool)].reset_index(drop=True)
-        self.flow.append(FlowStep(step, before - len(self.frame), len(self.frame)))
+        self.flow.append(FlowStep.of(step, before - len(self.frame), self.frame["patient"].tolist()))
 
     def take_split(self, cohort: Cohort) -> None:
         if cohort.split != "all":
             self.keep(self.frame["split"] == cohort.split, f"not in the {cohort.split} split")
 
     def take_view(self, cohort: Cohort) -> None:
-        """Views are `AP`, `PA`, `lateral`, another word of the set, or "" where it states none."""
+        """Views are those of `attributes.view`."""
         if cohort.view == "any":
             return
         view = self.frame["view"]

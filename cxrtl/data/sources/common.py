@@ -75,7 +75,7 @@ def to_manifest(rows: Rows, key: bytes, data: Data, flow: Sequence[FlowStep] = (
     extras = {name: values for name, values in rows.extras.items() if name not in RESERVED}
     findings = {f"label_{name}": np.asarray(values, dtype=float) for name, values in rows.findings.items()}
     frame = pd.DataFrame({**columns, **extras, **findings})
-    steps = list(flow) or [FlowStep(LISTED, 0, len(rows.images))]
+    steps = list(flow) or [FlowStep.of(LISTED, 0, rows.patients)]
     if data.task == "multilabel":
         frame = _keep(frame, frame[list(findings)].notna().any(axis=1), NONE_STATED, steps)
         _require_both_sides(frame, list(rows.findings))
@@ -90,7 +90,7 @@ def to_manifest(rows: Rows, key: bytes, data: Data, flow: Sequence[FlowStep] = (
 def _keep(frame: pd.DataFrame, wanted: pd.Series[bool], step: str, steps: list[FlowStep]) -> pd.DataFrame:
     kept = frame[wanted].reset_index(drop=True)
     if len(kept) < len(frame):
-        steps.append(FlowStep(step, len(frame) - len(kept), len(kept)))
+        steps.append(FlowStep.of(step, len(frame) - len(kept), kept["patient_id"].tolist()))
     return kept
 
 

@@ -3,6 +3,8 @@
     mimic-cxr-2.0.0-{metadata,split,chexpert,negbio}.csv.gz          (unpacked .csv is read as well)
     files/p10/p10000032/s50414267/<dicom_id>.jpg, or .dcm
 
+MIMIC-CXR-JPG brings the tables; MIMIC-CXR, the DICOM files, does not: `data.tables` says where they are.
+
 A study is labelled by two programs, CheXpert and NegBio, from its report: labels belong to all its images and are
 joined on (subject_id, study_id). In a multilabel task a finding is stated where both programs say the same of it. Else
 an image is positive where both programs say 1.0 for the finding, negative where
@@ -10,8 +12,8 @@ both say 1.0 for No Finding: the cohort of Huang et al. 2022. Source: Johnson et
 
 View: ViewPosition where it is stated. Where it is blank, what ViewCodeSequence_CodeMeaning says. Where that is blank
 too, the view is unknown, and only `view = "any"` takes the image. LL is lateral; axial, decubitus and oblique views
-are neither frontal nor lateral. Of `data.attributes` these tables state the view alone: all is of one hospital, and
-StudyDate was shifted by a number of years that differs from patient to patient.
+are `other`, neither frontal nor lateral. Of `data.attributes` these tables state the view alone: all is of one
+hospital, and StudyDate was shifted by a number of years that differs from patient to patient.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrtl.config import Cohort, Data
-from cxrtl.data.attributes import MEANINGS, VIEWS
+from cxrtl.config import Cohort, Data, expand
+from cxrtl.data.attributes import view
 from cxrtl.data.sources.chexpert import FINDINGS
 from cxrtl.data.sources.cohort import (
     NO_FINDING,
@@ -39,6 +41,7 @@ from cxrtl.errors import ManifestError
 from cxrtl.records import Manifest
 
 LABELERS = ("chexpert", "negbio")
+SPLITS = ("train", "validate", "test")
 _STUDY = ["subject_id", "study_id"]
 
 
@@ -50,12 +53,12 @@ def build(data: Data, key: bytes) -> Manifest:
             the set's own.
     """
     root = folder_of(data, "mimic-cxr-2.0.0-metadata.csv.gz and files")
-    cohort = data.cohort
+    tables, cohort = expand(data.tables) if data.tables else root, data.cohort
     check_finding(cohort, FINDINGS)
-    funnel = Funnel(_images(root))
+    funnel = Funnel(_images(tables))
     funnel.take_split(cohort)
     funnel.take_view(cohort)
-    _label(funnel, _classes(root, cohort))
+    _label(funnel, _classes(tables, cohort))
     funnel.take_labelled(cohort)
     funnel.frame["image"] = _files(root, funnel.frame)
     funnel.take_present(root)
@@ -64,32 +67,33 @@ def build(data: Data, key: bytes) -> Manifest:
     return funnel.manifest(root, key, data, cohort.finding, extras)
 
 
-def _table(root: Path, name: str, columns: list[str]) -> pd.DataFrame:
+def _table(tables: Path, name: str, columns: list[str]) -> pd.DataFrame:
     file = f"mimic-cxr-2.0.0-{name}.csv"
-    return read_columns(one_of(root, [f"{file}.gz", file]), columns)
+    cure = "name the folder of MIMIC-CXR-JPG that has it in data.tables; MIMIC-CXR, the DICOM files, comes without it"
+    return read_columns(one_of(tables, [f"{file}.gz", file], cure), columns)
 
 
-def _images(root: Path) -> pd.DataFrame:
+def _images(tables: Path) -> pd.DataFrame:
     """All images of the metadata, in its order, with their split and view."""
-    table = _table(root, "metadata", ["dicom_id", *_STUDY, "ViewPosition", "ViewCodeSequence_CodeMeaning"])
+    table = _table(tables, "metadata", ["dicom_id", *_STUDY, "ViewPosition", "ViewCodeSequence_CodeMeaning"])
     _refuse_foreign(table, "metadata")
-    split = _table(root, "split", ["dicom_id", "split"]).drop_duplicates("dicom_id").set_index("dicom_id")["split"]
-    stated = table["ViewPosition"].str.upper().replace(VIEWS)
-    meant = table["ViewCodeSequence_CodeMeaning"].str.lower().map(lambda text: MEANINGS.get(text, text))
+    split = _table(tables, "split", ["dicom_id", "split"]).drop_duplicates("dicom_id")
+    part = {name: word for name, word in zip(split["dicom_id"], split["split"], strict=True) if word in SPLITS}
+    position, meaning = table["ViewPosition"], table["ViewCodeSequence_CodeMeaning"]
     return pd.DataFrame(
         {
             "image": table["dicom_id"],
             "patient": table["subject_id"],
             "study": table["study_id"],
-            "split": table["dicom_id"].map(split).fillna(""),
-            "view": stated.where(stated != "", meant),
+            "split": [part.get(name, "") for name in table["dicom_id"]],
+            "view": position.where(position != "", meaning).map(view),
         }
     )
 
 
-def _classes(root: Path, cohort: Cohort) -> pd.DataFrame:
+def _classes(tables: Path, cohort: Cohort) -> pd.DataFrame:
     """By study: the class that each program gives it, and the labels on which they agree (NaN elsewhere)."""
-    both = [_labels(root, name) for name in LABELERS]
+    both = [_labels(tables, name) for name in LABELERS]
     studies = both[0].index.intersection(both[1].index)
     first, second = (labels.loc[studies] for labels in both)
     agreed = first.where(first == second)[list(FINDINGS)].rename(columns=finding_column)
@@ -99,8 +103,8 @@ def _classes(root: Path, cohort: Cohort) -> pd.DataFrame:
     return agreed.assign(**classes, **alike)
 
 
-def _labels(root: Path, labeler: str) -> pd.DataFrame:
-    table = _table(root, labeler, [*_STUDY, NO_FINDING, *FINDINGS])
+def _labels(tables: Path, labeler: str) -> pd.DataFrame:
+    table = _table(tables, labeler, [*_STUDY, NO_FINDING, *FINDINGS])
     _refuse_foreign(table, labeler)
     twice = int(table.duplicated(_STUDY).sum())
     if twice:

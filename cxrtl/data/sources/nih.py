@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxrtl.config import Data
-from cxrtl.data.attributes import age_band
+from cxrtl.data.attributes import age_band, sex, view
 from cxrtl.data.sources.cohort import (
     NO_FINDING,
     Funnel,
@@ -69,8 +69,8 @@ def build(data: Data, key: bytes) -> Manifest:
             "study": "",
             "label": classify(labels, cohort),
             "split": _split(root, table["Image Index"]),
-            "view": table["View Position"],
-            "sex": table["Patient Gender"],
+            "view": mapped(table["View Position"], view),
+            "sex": mapped(table["Patient Gender"], sex),
             "age_band": mapped(table["Patient Age"], age_band),
             **{finding_column(name): labels[name] for name in FINDINGS},
             **stated(labels, cohort),

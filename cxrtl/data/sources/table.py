@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrtl.config import Data, expand
+from cxrtl.data import attributes
+from cxrtl.data.groups import together
 from cxrtl.data.sources.common import RESERVED, Rows, locate, several, to_manifest
 from cxrtl.data.sources.text import UNREADABLE, read_text, why_unreadable
 from cxrtl.errors import ManifestError
@@ -21,13 +24,14 @@ def build(data: Data, key: bytes) -> Manifest:
     """Read the table in its own order. Image paths are relative to the table's folder.
 
     Identifiers and labels are text, never numbers: patient 0012 stays 0012, and blanks at either end are dropped. A
-    blank patient or study is unknown. Of further columns, which may name people, only `data.keep_columns` go along,
-    and `data.attributes`, CSV's as text, Parquet's numbers as numbers.
+    blank patient or study is unknown; where both are, rows that share a file, such as slices of a volume, count as of
+    one study. Of further columns, which may name people, only `data.keep_columns` go along, CSV's as text, Parquet's
+    numbers as numbers, and `data.attributes`, in words of ours (see `attributes`).
 
     Raises:
         ManifestError: the table cannot be read, lacks a column, or holds blank labels or paths, paths that leave its
             folder, an image twice, patients known only in part, labels of a multilabel task that
-            are none of 1, 0 and blank, or not the classes that the task needs.
+            are none of 1, 0 and blank, attributes that do not fit, or not the classes that the task needs.
     """
     path = expand(data.path)
     table = _read(path, data.path)
@@ -37,18 +41,35 @@ def build(data: Data, key: bytes) -> Manifest:
     _refuse_identifying(data)
     files = [_paths(_text(table, column), column) for column in (*columns, *masks)]
     at = _slices(table, data)
-    attributes = [name for name in data.taken_attributes if name in table.column_names]
+    named = [name for name in data.taken_attributes if name in table.column_names]
+    extras = {name: _extra(table[name]) for name in data.kept_columns}
+    extras |= {name: attributes.of_column(name, _text(table, name), key) for name in named}
     root = path.parent.resolve()
     rows = Rows(
         images=_identities(files[: len(columns)], at),
         labels=_labels(table, data),
         paths=_places(root, files, at, data),
         patients=_optional(table, data.patient_column),
-        studies=_optional(table, data.study_column),
-        extras={name: _extra(table[name]) for name in dict.fromkeys((*data.kept_columns, *attributes))},
+        studies=_studies(table, data, files[: len(columns)]),
+        extras=extras,
         findings={name: _stated(table, name) for name in data.label_columns},
     )
     return to_manifest(rows, key, data)
+
+
+def _studies(table: pa.Table, data: Data, files: list[list[str]]) -> list[str]:
+    """Each row's study; where it is blank and no patient is known, one for all rows that share a file."""
+    stated = _optional(table, data.study_column)
+    if any(_optional(table, data.patient_column)):
+        return stated
+    groups = together(*files)
+    named = dict(zip(groups[::-1].tolist(), (f"file\0{file}" for file in reversed(files[0])), strict=True))
+    named |= {group: text for group, text in zip(groups.tolist(), stated, strict=True) if text}
+    alone = np.bincount(groups)[groups] == 1
+    return [
+        text or ("" if single else named[group])
+        for text, group, single in zip(stated, groups.tolist(), alone, strict=True)
+    ]
 
 
 def _label_columns(data: Data) -> list[str]:

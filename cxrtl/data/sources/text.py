@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -22,7 +24,20 @@ def read_text(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
         frame = pd.read_csv(
             path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False, usecols=columns
         )
-    return frame.fillna("")
+    _refuse_short(path)  # pandas fills those up with blanks
+    return frame
+
+
+def _refuse_short(path: Path) -> None:
+    """Raises ParserError for rows of fewer cells than the header; lines without any are none."""
+    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    try:
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+            header, *_ = widths = [len(row) for row in csv.reader(file) if "".join(row).strip() or len(row) > 1]
+    except csv.Error:
+        raise pd.errors.ParserError from None
+    if min(widths) < header:
+        raise pd.errors.ParserError
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -47,12 +62,13 @@ def read_text_header(path: Path) -> list[str]:
     return [str(name) for name in pd.read_csv(path, dtype=str, encoding="utf-8-sig", index_col=False, nrows=0)]
 
 
-def one_of(folder: Path, names: Sequence[str]) -> Path:
+def one_of(folder: Path, names: Sequence[str], cure: str = "") -> Path:
     """The first of `names` that is a file in `folder`; raises ManifestError where none is."""
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise ManifestError(f"{folder} holds none of {list(names)}: give the folder of the set, with its own file names")
+    cure = cure or "give the folder of the set, with its own file names"
+    raise ManifestError(f"{folder} holds none of {list(names)}: {cure}")
 
 
 def why_unreadable(error: Exception) -> str:
