@@ -25,6 +25,7 @@ MOST_FITTED = 5000  # images of a fit, evenly spaced over the training folds
 RIM = 2  # pixels of 32 × 32, on each side
 CORNER = 8  # a corner is this part of the side
 GREYS = 8  # bins of a corner's histogram
+Features = FloatArray | npt.NDArray[np.float32]
 _OF_LABEL = ("finding:", "label_", "cause", READER)  # columns that are the label in other words
 
 
@@ -42,7 +43,7 @@ class Probe:
 
 
 def probe(
-    features: Mapping[str, FloatArray], targets: Mapping[str, FloatArray], division: IntArray, owners: Sequence[str]
+    features: Mapping[str, Features], targets: Mapping[str, FloatArray], division: IntArray, owners: Sequence[str]
 ) -> list[Probe]:
     """One row for each of `features` (`[N, d]`) and `targets` (`[N]`: 1, 0, or NaN where it is not stated).
 
@@ -74,7 +75,7 @@ def reading(low: float | None) -> str:
     return "tells a little of the label" if low > 0.5 else "nothing shown"
 
 
-def _scored(values: FloatArray, truth: FloatArray, division: IntArray) -> FloatArray:
+def _scored(values: Features, truth: FloatArray, division: IntArray) -> FloatArray:
     """`[N]`, held-out scores; NaN where there is none."""
     score = np.full(len(truth), np.nan)
     stated = ~np.isnan(truth)
@@ -86,7 +87,8 @@ def _scored(values: FloatArray, truth: FloatArray, division: IntArray) -> FloatA
     return score
 
 
-def _ridge(values: FloatArray, sign: FloatArray, asked: FloatArray) -> FloatArray:
+def _ridge(values: Features, sign: FloatArray, asked: Features) -> FloatArray:
+    values, asked = values.astype(np.float64), asked.astype(np.float64)
     middle, spread = values.mean(axis=0), values.std(axis=0)
     spread[spread < 1e-9] = np.inf  # a constant says nothing
     x, count = (values - middle) / spread, values.shape[1]
@@ -115,12 +117,12 @@ def _encoded(values: pd.Series[Any]) -> FloatArray:
     return np.stack([(text == level).to_numpy(dtype=np.float64) for level in levels], axis=1)
 
 
-def rim(reduced: npt.NDArray[np.uint8], corners: npt.NDArray[np.float32]) -> FloatArray:
+def rim(reduced: npt.NDArray[np.uint8], corners: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Features of the outermost pixels of `reduced` `[N, 32, 32]` and of `corners` `[N, d]`: where markers stand."""
     side = reduced.shape[1]
     edge: BoolArray = np.ones((side, side), dtype=bool)
     edge[RIM : side - RIM, RIM : side - RIM] = False
-    return np.concatenate([reduced[:, edge].astype(np.float64), corners.astype(np.float64)], axis=1)
+    return np.concatenate([reduced[:, edge].astype(np.float32), corners], axis=1)
 
 
 def corner_histograms(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

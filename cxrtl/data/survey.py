@@ -25,7 +25,7 @@ from cxrtl.predictions import FloatArray
 from cxrtl.records import INDEX_COLUMNS, SIZE_COLUMNS, Folds, Prepared
 from cxrtl.rundir import RunDir
 
-VERSION = 1
+VERSION = 2
 SHOWN = 6  # pairs whose pixels are kept
 _LISTED = 100  # pairs that audit.json names
 _GREYS = 16  # bins of the fingerprint's histograms
@@ -33,18 +33,18 @@ _GREYS = 16  # bins of the fingerprint's histograms
 
 @dataclass(frozen=True)
 class Look:
-    """Of each image `[N]`, in row order: a reduction to 32 × 32, its corners, and the counts of its grey levels."""
+    """Of each image `[N]`, in row order: its low frequencies, its rim, and the counts of its grey levels."""
 
-    reduced: npt.NDArray[np.uint8]
-    corners: npt.NDArray[np.float32]
-    greys: npt.NDArray[np.int64]
+    waves: npt.NDArray[np.float32]
+    rim: npt.NDArray[np.float32]
+    greys: npt.NDArray[np.uint32]
 
 
 def survey(run: RunDir, prepared: Prepared, folds: Folds) -> None:
     """Write the three files into `run`, unless they are there for the same images, columns and folds; `folds` must be
     current.
 
-    Reads each shard once; about 2 KB an image stay in memory.
+    Reads each shard once; about 2 KB an image stay in memory: `Look`.
     """
     columns = [name for name in pq.read_schema(shard_paths(prepared)[0]).names if name not in INDEX_COLUMNS]
     about = {"version": VERSION, "dataset_hash": prepared.dataset_hash, "folds_hash": folds.hash, "columns": columns}
@@ -53,9 +53,10 @@ def survey(run: RunDir, prepared: Prepared, folds: Folds) -> None:
         return
     index, looked = read_index(prepared), _look(prepared)
     rundir.write_json(run.path("data.json"), fingerprint(index, looked, prepared))
-    pairs = [pair for pair in lookalikes.find(lookalikes.frequencies(looked.reduced)) if _apart(pair, folds)]
-    _keep_pixels(run, pairs[:SHOWN], prepared)
-    rundir.write_json(path, {**about, "lookalikes": _listed(pairs, folds), "shortcuts": _probes(index, looked, folds)})
+    division = folds.division
+    alike = lookalikes.find(looked.waves, lambda one, two: (division[:, one] != division[:, two]).any(axis=0))
+    _keep_pixels(run, alike.pairs[:SHOWN], prepared)
+    rundir.write_json(path, {**about, "lookalikes": _listed(alike, folds), "shortcuts": _probes(index, looked, folds)})
 
 
 def _pixels(prepared: Prepared) -> Iterator[npt.NDArray[np.uint8]]:
@@ -71,8 +72,16 @@ def _pixels(prepared: Prepared) -> Iterator[npt.NDArray[np.uint8]]:
 
 
 def _look(prepared: Prepared) -> Look:
-    parts = [(reduce(pixels), shortcuts.corner_histograms(pixels), _greys(pixels)) for pixels in _pixels(prepared)]
-    return Look(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+    start, found = 0, list[npt.NDArray[Any]]()
+    for pixels in _pixels(prepared):
+        reduced = reduce(pixels)
+        rim = shortcuts.rim(reduced, shortcuts.corner_histograms(pixels))
+        parts = (lookalikes.frequencies(reduced), rim, _greys(pixels))
+        found = found or [np.empty((prepared.images, part.shape[1]), part.dtype) for part in parts]
+        for whole, part in zip(found, parts, strict=True):
+            whole[start : start + len(part)] = part
+        start += len(pixels)
+    return Look(*found)
 
 
 def reduce(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -85,9 +94,9 @@ def reduce(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return means
 
 
-def _greys(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+def _greys(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
     bins = (pixels >> 4).reshape(len(pixels), -1)
-    return np.stack([(bins == grey).sum(axis=1) for grey in range(_GREYS)], axis=1)
+    return np.stack([(bins == grey).sum(axis=1, dtype=np.uint32) for grey in range(_GREYS)], axis=1)
 
 
 def fingerprint(index: pd.DataFrame, looked: Look, prepared: Prepared) -> dict[str, Any]:
@@ -121,29 +130,29 @@ def fingerprint(index: pd.DataFrame, looked: Look, prepared: Prepared) -> dict[s
     }
 
 
-def _apart(pair: lookalikes.Pair, folds: Folds) -> bool:
-    """Whether the two stand in different folds, in any repeat."""
-    return bool((folds.division[:, pair.first] != folds.division[:, pair.second]).any())
-
-
-def _listed(pairs: list[lookalikes.Pair], folds: Folds) -> dict[str, Any]:
-    """Counts, and the nearest pairs by id."""
-    frame = folds.frame
-    rows = [
-        {
-            "images": [str(frame["image_id"][row]) for row in (pair.first, pair.second)],
-            "labels": [str(frame["label"][row]) for row in (pair.first, pair.second)],
-            "folds": [int(frame["fold"][row]) for row in (pair.first, pair.second)],
-            "bits": pair.distance,
-            "mirrored": pair.mirrored,
-        }
-        for pair in pairs[:_LISTED]
-    ]
+def _listed(alike: lookalikes.Found, folds: Folds) -> dict[str, Any]:
+    """Counts, and the nearest pairs by id, with their folds in the first repeat that parts them."""
+    frame, division, pairs = folds.frame, folds.division, alike.pairs
+    rows = []
+    for pair in pairs[:_LISTED]:
+        both = [pair.first, pair.second]
+        repeat = division[(division[:, pair.first] != division[:, pair.second]).argmax()]
+        rows.append(
+            {
+                "images": frame["image_id"][both].tolist(),
+                "labels": frame["label"][both].tolist(),
+                "folds": repeat[both].tolist(),
+                "bits": pair.distance,
+                "mirrored": pair.mirrored,
+            }
+        )
+    labels = frame["label"].to_numpy()
     return {
         "pairs": len(pairs),
+        "whole": alike.whole,
         "images": len({row for pair in pairs for row in (pair.first, pair.second)}),
         "mirrored": sum(pair.mirrored for pair in pairs),
-        "other_label": int(sum(frame["label"][pair.first] != frame["label"][pair.second] for pair in pairs)),
+        "other_label": sum(bool(labels[pair.first] != labels[pair.second]) for pair in pairs),
         "nearest": rows,
     }
 
@@ -163,7 +172,7 @@ def _keep_pixels(run: RunDir, pairs: list[lookalikes.Pair], prepared: Prepared) 
 
 def _probes(index: pd.DataFrame, looked: Look, folds: Folds) -> list[dict[str, Any]]:
     """Of the first division, where there are repeats."""
-    features = {**shortcuts.metadata(index), "image border and corners": shortcuts.rim(looked.reduced, looked.corners)}
+    features: dict[str, shortcuts.Features] = {**shortcuts.metadata(index), "image border and corners": looked.rim}
     pairs = zip(index["patient_id"], index["image_id"], strict=True)
     owners = [patient or image for patient, image in pairs]
     return [asdict(found) for found in shortcuts.probe(features, _targets(index), folds.division[0], owners)]

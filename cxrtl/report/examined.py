@@ -20,6 +20,7 @@ PROBED = (
     "out. A clean set gives an AUC near 0.5. The reading goes by the lower end of the interval: above 0.9, above 0.6, "
     "above 0.5."
 )
+MISSED = "Very many images share a part of their hash: not all were compared, and there may be more pairs."
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def read_examined(run: RunDir, resolved: dict[str, Any]) -> Examined | None:
         hashes = (raw["dataset_hash"], raw["folds_hash"])
         found = Examined(
             pairs=int(alike["pairs"]),
+            whole=bool(alike.get("whole", True)),  # absent in earlier versions
             images=int(alike["images"]),
             mirrored=int(alike["mirrored"]),
             other_label=int(alike["other_label"]),
@@ -102,11 +104,13 @@ def read_twins(run: RunDir, found: Examined | None) -> list[Twins]:
 def said(found: Examined) -> str:
     """What was found of look-alikes, in a sentence or two."""
     if not found["pairs"]:
-        return "No two images in different folds look alike (perceptual hash, mirror images included)."
+        none = "No two images in different folds look alike (perceptual hash, mirror images included)."
+        return none if found["whole"] else f"{none} {MISSED}"
     mirrored = f", {found['mirrored']} of them mirrored" if found["mirrored"] else ""
     other = f" {found['other_label']} of them bear different labels." if found["other_label"] else ""
+    more = "" if found["whole"] else " " + MISSED
     return (
         f"{plural(found['pairs'], 'pair')} of images in different folds look alike ({plural(found['images'], 'image')}"
         f"{mirrored}): maybe one picture filed twice, or two of one patient. The run goes on, but if they are copies, "
-        f"results are too good.{other}"
+        f"results are too good.{other}{more}"
     )

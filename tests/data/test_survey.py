@@ -53,6 +53,16 @@ def test_mirrored_copy_across_folds_is_listed_with_its_pixels(surveyed: tuple[Ru
     assert {row["features"] for row in found["shortcuts"]} == {"age", "image border and corners"}
 
 
+def test_folds_shown_are_those_of_the_repeat_that_parts_the_pair(
+    surveyed: tuple[RunDir, Prepared, Folds],
+) -> None:
+    run, prepared, folds = surveyed
+    together = np.repeat([0, 1, 0, 1, 2, 2], 2)  # images 0 and 4 in one fold
+    frame = folds.frame.assign(fold=together, fold_1=folds.frame["fold"] + 3)
+    survey(run, prepared, Folds(frame, folds.dataset_hash, True, "1" * 64))
+    assert json.loads(run.path("audit.json").read_text())["lookalikes"]["nearest"][0]["folds"] == [3, 4]
+
+
 def test_fingerprint(surveyed: tuple[RunDir, Prepared, Folds]) -> None:
     run, prepared, _ = surveyed
     data = json.loads(run.path("data.json").read_text())

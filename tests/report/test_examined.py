@@ -49,6 +49,15 @@ def test_pairs_and_readings_are_shown(small: RunDir) -> None:
     assert json.loads(small.path("summary.json").read_text())["examined"]["shortcuts"][0]["auc"]["low"] == 0.93
 
 
+@pytest.mark.parametrize("pairs", [0, 1])
+def test_pairs_that_may_be_missing_are_said(small: RunDir, pairs: int) -> None:
+    alike = {"pairs": pairs, "images": 2 * pairs, "mirrored": 0, "other_label": 0, "nearest": [PAIR][:pairs]}
+    examine(small, lookalikes={**alike, "whole": False})
+    assert "there may be more pairs" in write_report(small).read_text()
+    examine(small, lookalikes=alike)  # as earlier versions wrote it
+    assert "there may be more pairs" not in write_report(small).read_text()
+
+
 def test_those_of_other_folds_are_not(small: RunDir) -> None:
     examine(small, folds_hash="0" * 64)
     assert "Look-alikes" not in write_report(small).read_text()
