@@ -24,8 +24,9 @@ from cxrtl import drawing, storage
 from cxrtl.drawing import duration
 from cxrtl.errors import CxrtlError
 from cxrtl.orchestrate.checks import Check
-from cxrtl.records import Plan, Prepared
+from cxrtl.records import Plan, Prepared, exclusions
 from cxrtl.report import status as reader
+from cxrtl.report.numbers import counted
 from cxrtl.report.status import State, Status, TrialStatus
 from cxrtl.rundir import RunDir
 
@@ -116,14 +117,17 @@ class Screen:
             "images": prepared.images,
             "counts": prepared.counts,
             "skipped": prepared.skipped,
+            "flow": [asdict(step) for step in prepared.flow],
             "grouped": prepared.grouped,
             "dataset_hash": prepared.dataset_hash,
         }
         counts = ", ".join(f"{count} {escape(name)}" for name, count in prepared.counts.items())
-        skipped = ", ".join(f"{count} {reason}" for reason, count in prepared.skipped.items()) or "none"
         patients = "patients known" if prepared.grouped else "patients unknown"
-        text = f"{prepared.images} images ({counts}), {patients}; skipped: {skipped}\n{escape(str(prepared.folder))}"
-        self._say(record, text)
+        lines = [f"{prepared.images} images ({counts}), {patients}"]
+        for step, images, persons in exclusions(prepared.flow):
+            lines.append(f"  left out: {escape(step)}, {counted(images, persons)}")
+        lines.append(escape(str(prepared.folder)))
+        self._say(record, "\n".join(lines))
 
     def audited(self, folder: Path, certificate: dict[str, Any], found: dict[str, Any]) -> None:
         """A line for each check, the look-alikes, and a line for each shortcut tried."""
@@ -135,7 +139,8 @@ class Screen:
         for note in certificate["notes"]:
             self.out.print(f"note    {escape(note)}", soft_wrap=True)
         alike = found["lookalikes"]
-        self.out.print(f"{alike['pairs']} look-alike pair(s) across folds, {alike['mirrored']} of them mirrored")
+        more = "" if alike["whole"] else "; there may be more, not all were compared"
+        self.out.print(f"{alike['pairs']} look-alike pair(s) across folds, {alike['mirrored']} of them mirrored{more}")
         for pair in alike["nearest"][:10]:
             self.out.print(f"        {' '.join(pair['images'])}, {pair['bits']} bits apart", highlight=False)
         for row in found["shortcuts"]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from matplotlib.axes import Axes
 
+from cxrtl.records import FlowStep, exclusions
 from cxrtl.report import numbers
 from cxrtl.report.load import Loaded
 from cxrtl.report.style import INK, QUIET, Drawing, new, save
@@ -21,13 +22,14 @@ def draw(loaded: Loaded, folder: Path) -> Drawing | None:
     Steps that left nothing out are passed over. None where the run recorded no flow.
     """
     dataset = loaded.resolved["dataset"]
-    steps = [(str(s["step"]), int(s["removed"]), int(s["left"])) for s in dataset.get("flow") or []]
+    steps = [FlowStep(**step) for step in dataset.get("flow") or []]
     if not steps:
         return None
-    first = f"{steps[0][0]}: {steps[0][1] + steps[0][2]:,}"
-    removed = [(step, out) for step, out, _ in steps if out]
+    begin, end = steps[0], steps[-1]
+    first = f"{begin.step}: {numbers.counted(begin.removed + begin.left, None if begin.removed else begin.patients)}"
+    removed = [(step, numbers.counted(images, patients)) for step, images, patients in exclusions(steps)]
     classes = ", ".join(f"{name} {count:,}" for name, count in (dataset.get("counts") or {}).items())
-    last = f"prepared: {numbers.plural(steps[-1][2], 'image')}" + (f" ({classes})" if classes else "")
+    last = f"prepared: {numbers.counted(end.left, end.patients)}" + (f" ({classes})" if classes else "")
     tested = loaded.predictions.frame["image_id"].nunique()
     boxes = [first, *([""] * len(removed)), last, f"held out and predicted: {tested:,}, in {loaded.k} folds"]
     figure, axes = new(7.2, 0.5 + 0.62 * len(boxes))
@@ -43,7 +45,7 @@ def draw(loaded: Loaded, folder: Path) -> Drawing | None:
         if not text:
             step, out = removed[place - 1]
             axes.annotate("", (_BESIDE - 0.15, -place), (_WAY, -place), arrowprops=arrow)
-            _box(axes, _BESIDE, -place, f"−{out:,}: {step}", "left")
+            _box(axes, _BESIDE, -place, f"−{out}: {step}", "left")
     said = [first, *(f"{step}: {out} left out" for step, out in removed), last, boxes[-1]]
     return save(figure, folder, "flow", f"Flow of images: {'; '.join(said)}.")
 

@@ -199,10 +199,10 @@ def _examined(summary: Summary) -> list[str]:
 def _provenance(summary: Summary) -> list[str]:
     data, found = summary["data"], summary["leakage"]
     counts = ", ".join(f"{escape(name)} {count:,}" for name, count in data["counts"].items())
-    skipped = ", ".join(f"{escape(reason)} {count:,}" for reason, count in data["skipped"].items()) or "none"
     patients = "unknown" if data["patients"] is None else f"{data['patients']:,}"
     facts = [
-        f"Images: {data['images']:,} ({counts}); patients: {patients}; skipped: {skipped}",
+        f"Images: {data['images']:,} ({counts}); patients: {patients}",
+        f"Left out, of {words.listed(data):,} listed: {escape(words.left_out(data)) or 'none'}",
         f"Folds: {data['folds']}, hash `{escape(data['folds_hash'][:12])}`, data `{escape(data['dataset_hash'][:12])}`",
         f"Leakage certificate: {'passed' if found['passed'] else 'not passed' if found['present'] else 'absent'}",
         f"Machine: {escape(', '.join(f'{key} {value}' for key, value in summary['environment'].items()))}",

@@ -101,3 +101,8 @@ def duration(value: float | None) -> str:
 
 def plural(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def counted(images: int, patients: int | None) -> str:
+    """`7 images, 2 patients`; patients where they are known, and there are any."""
+    return plural(images, "image") + (f", {plural(patients, 'patient')}" if patients else "")

@@ -101,6 +101,7 @@ def dataset(loaded: Loaded) -> Dataset:
         classes=list(loaded.predictions.classes),
         counts=_counts(loaded),
         skipped=raw["skipped"],
+        flow=list(raw["flow"]),
         grouped=raw["grouped"],
         image_size=raw["image_size"],
         dataset_hash=raw["dataset_hash"],

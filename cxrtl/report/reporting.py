@@ -49,19 +49,20 @@ def _of_data(summary: Summary) -> dict[str, str]:
     data, grouped = summary["data"], summary["leakage"]["grouped"]
     counts = ", ".join(f"{count:,} {name}" for name, count in data["counts"].items())
     patients = "unknown patients" if data["patients"] is None else numbers.plural(data["patients"], "patient")
-    left_out = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in data["skipped"].items()) or "none"
+    listed, left_out = numbers.plural(words.listed(data), "image"), words.left_out(data)
+    narrowed = f"The set is what was left of {listed} listed" if left_out else "The set was taken as it was"
     size = f"{data['image_size']} × {data['image_size']} pixels" if data["image_size"] else "a size not recorded"
     shown = "by the columns in the table of subgroups" if summary["subgroups"] else "not analysed by subgroup"
     unit = "patient: all images of a patient stand in one fold" if grouped else "image; patients were not kept together"
     return {
         "source": f"The set holds {data['images']:,} images ({counts}) of {patients}.",
-        "excluded": f"Files that could not be used were left out before the folds were made: {left_out}.",
+        "excluded": f"Of {listed} listed, left out before the folds were made: {left_out or 'none'}.",
         "preprocessing": f"Images were decoded to grey and stored at {size}.",
         "identity": "Patient numbers and file names were replaced by keyed hashes before any other step.",
         "partition": _partition(summary),
         "disjoint": f"Folds are disjoint at the level of the {unit}.",
-        "size": words.sample_size(summary) + " The set was taken as it was; no size was planned by the software.",
-        "flow": f"{data['images']:,} images of {patients} analysed; left out: {left_out}.",
+        "size": f"{words.sample_size(summary)} {narrowed}; no size was planned by the software.",
+        "flow": f"{listed} listed; left out: {left_out or 'none'}; {data['images']:,} images of {patients} analysed.",
         "subgroups": f"Performance is given {shown}.",
         "predictors": "The model saw the image's pixels alone.",
     }

@@ -90,6 +90,7 @@ class Dataset(TypedDict):
     classes: list[str]
     counts: dict[str, int]
     skipped: dict[str, int]
+    flow: list[dict[str, Any]]  # of `records.FlowStep`; none in earlier versions
     grouped: bool
     image_size: int | None
     dataset_hash: str
@@ -149,9 +150,12 @@ class ShortcutRow(TypedDict):
 
 
 class Examined(TypedDict):
-    """Pairs that look alike across folds, the images in them, and attempts to guess the label without the organ."""
+    """Pairs that look alike across folds, the images in them, and attempts to guess the label without the organ.
+
+    `whole`: no pair can have been missed for there being very many."""
 
     pairs: int
+    whole: bool
     images: int
     mirrored: int
     other_label: int

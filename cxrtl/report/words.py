@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from cxrtl.records import Task
+from cxrtl.records import FlowStep, Task, exclusions
 from cxrtl.report import lineage
-from cxrtl.report.numbers import UNDEFINED, area, bounds, metric, plural, share, signed
+from cxrtl.report.numbers import UNDEFINED, area, bounds, counted, metric, plural, share, signed
 from cxrtl.report.shape import (
+    Dataset,
     DifferenceRow,
     FoldAuc,
     FoldRow,
@@ -93,6 +94,20 @@ def sample_size(summary: Summary) -> str:
         f"Sample size: width of the headline's {level(summary)} intervals, here and, as it falls with the square root "
         f"of the number of {unit}s like these, for other numbers. {widths}."
     )
+
+
+def listed(data: Dataset) -> int:
+    """Images that the source listed."""
+    first = data["flow"][0] if data["flow"] else {"left": data["images"], "removed": sum(data["skipped"].values())}
+    return int(first["left"] + first["removed"])
+
+
+def left_out(data: Dataset) -> str:
+    """What was left out on the way from the images listed to those used, and how many; "" where nothing was."""
+    steps = exclusions(FlowStep(**step) for step in data["flow"])
+    if not data["flow"]:
+        steps = [(reason.replace("_", " "), count, None) for reason, count in data["skipped"].items()]
+    return "; ".join(f"{step} ({counted(images, patients)})" for step, images, patients in steps)
 
 
 def subgroups(summary: Summary) -> str:

@@ -10,6 +10,7 @@ import pytest
 from fake_run import Fake
 from test_page import EVIL
 
+from cxrtl.report.markdown import markdown
 from cxrtl.report.page import write_report
 from cxrtl.report.reporting import AUTHOR, CHECKLISTS, answers, methods
 from cxrtl.rundir import RunDir, read_json
@@ -38,6 +39,24 @@ def test_answers_are_all_used_and_known(three: RunDir) -> None:
     cells = row["confusion"]
     assert f"TP {cells['tp']}, FN {cells['fn']}, FP {cells['fp']}, TN {cells['tn']}" in text
     assert f"AUC {row['metrics']['auc']['value']:.3f}" in text and "1,000 images (500 normal, 500 effusion)" in text
+
+
+def test_what_the_cohort_left_out_is_said(three: RunDir) -> None:
+    summary = read_json(three.path("summary.json"))
+    summary["data"]["flow"] = [
+        {"step": "images listed", "removed": 0, "left": 377_110, "patients": 65_000},
+        {"step": "view not frontal", "removed": 376_000, "left": 1_110, "patients": 900},
+        {"step": "not drawn (500 of each class)", "removed": 107, "left": 1_003, "patients": None},
+        {"step": "unusable: the file is damaged", "removed": 3, "left": 1_000, "patients": None},
+    ]
+    found, text = answers(summary), markdown(summary)
+    for said in (found["excluded"], found["flow"], text):
+        assert "377,110" in said and "view not frontal (376,000 images, 64,100 patients)" in said
+        assert "not drawn (500 of each class) (107 images)" in said and "the file is damaged (3 images)" in said
+    assert "taken as it was" not in found["size"] and "what was left of 377,110 images listed" in found["size"]
+    summary["data"] |= {"flow": summary["data"]["flow"][:1], "skipped": {}}
+    found = answers(summary)
+    assert found["excluded"].endswith("left out before the folds were made: none.") and "as it was" in found["size"]
 
 
 def test_methods_say_what_was_done(three: RunDir) -> None:

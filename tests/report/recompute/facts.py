@@ -159,6 +159,7 @@ def stated(c: Claims) -> None:
     c.same(experiment["report"]["prevalence"], "prevalence")
     c.same(experiment["report"]["smallest_group"], "smallest_group")
     c.same(dataset.get("skipped") or {}, "data", "skipped")
+    c.same([{"patients": None, **step} for step in dataset.get("flow") or []], "data", "flow")
     c.same(dataset.get("image_size"), "data", "image_size")
     c.same(c.resolved.get("threads"), "threads")
     c.same(len(c.results), "trials_done")
@@ -175,6 +176,7 @@ def stated(c: Claims) -> None:
         audit = c.json("audit.json")
         for key in ("pairs", "images", "mirrored", "other_label"):
             c.same(audit["lookalikes"][key], "examined", key)
+        c.same(audit["lookalikes"].get("whole", True), "examined", "whole")
         for place, twins in enumerate(audit["lookalikes"]["nearest"]):
             c.same(twins["folds"], "examined", "nearest", place, "folds")
             c.same(twins["bits"], "examined", "nearest", place, "bits")
