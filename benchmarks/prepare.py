@@ -6,14 +6,14 @@
 `cores`: the images below FOLDER, repeated under new names, so that each is read and decoded anew. Two shards are made
 beforehand, which starts Ray's workers; what that takes is printed. Bare processes at once, which share nothing and keep
 nothing, show what the cores can do together.
-`memory`: phantoms, each count in a process of its own. Peak of the summed proportional set size (PSS) of everything
-that runs for it: driver, Ray's servers, workers, decoders, with the object store; sampled twice a second.
+`memory`: phantoms, by what `cxrtl prepare` does, each count in a process of its own. Peak of the summed proportional
+set size (PSS) of everything that runs for it: driver, Ray's servers, workers, decoders, with the object store; sampled
+twice a second.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -22,6 +22,7 @@ import tempfile
 import time
 import uuid
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -123,14 +124,13 @@ def pss(mark: str) -> int:
 
 def phantoms(images: int, size: int) -> None:
     from cxrtl.config import Data
-    from cxrtl.data import manifest
-    from cxrtl.data.prepare import prepare
-    from cxrtl.orchestrate import cluster
+    from cxrtl.console import Screen
+    from cxrtl.orchestrate import study
 
     data = Data(source="phantom", phantom_patients=images // 2, phantom_images_per_patient=2, image_size=size)
-    with tempfile.TemporaryDirectory() as scratch, cluster.connect(None, False):
-        made = prepare(manifest.build(data, b""), data, Path(scratch, "out"))
-    print(json.dumps({"images": made.images}))
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack, Screen(as_json=True) as screen:
+        home = Path(scratch)
+        screen.prepared(study.prepare(data, home, study.Session(study.Options(home, ""), stack), screen))
 
 
 def main() -> None:

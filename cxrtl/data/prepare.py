@@ -3,7 +3,7 @@
 <out>/
   shards/part-00000.parquet, .json …    see `shards`
   skipped.parquet                       image_id, reason
-  private/identities.parquet            image_id, path: for the researcher on this machine; mode 0600 in a 0700 folder
+  private/identities.parquet            image_id, path: for the researcher; see `private`
   dataset.json                          written last: its presence means that the set is whole
 
 Only content hashes and reason codes come back to the driver, so memory stays flat however large the set.
@@ -18,23 +18,25 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray.data
 from ray.exceptions import RayError
 
 from cxrtl import rundir, storage
 from cxrtl.config import Data
-from cxrtl.data.ids import derived, load_key
+from cxrtl.data import private
+from cxrtl.data.attributes import site_key
+from cxrtl.data.ids import load_key
 from cxrtl.data.images import REASONS, How
 from cxrtl.data.prepared import DATASET, open_prepared, read_index, shard_paths, write_description
 from cxrtl.data.shards import Layout, Shard, extra_types, make_shard, shard_name, slices
+from cxrtl.data.sources.common import LISTED
 from cxrtl.errors import ManifestError, PreparedError, SkippedError
 from cxrtl.records import FlowStep, Manifest, Prepared, label_columns
 
@@ -55,37 +57,40 @@ def prepare(manifest: Manifest, data: Data, out: Path, *, on_progress: Progress 
         PreparedError: `out` cannot be written, or a worker died.
         RunError: `out` cannot be made; LockedError, another process prepares into it.
     """
-    out, how = Path(out).absolute(), _how(manifest, data)
+    out, how = Path(out).absolute(), how_of(manifest, data)
     if manifest.frame.empty:
         raise ManifestError("there is not one image to prepare")
     with rundir.RunDir(out).lock():
         try:
+            private.write_identities(manifest, out)
             shards = _make_shards(manifest, how, out, on_progress)
-            _write_identities(manifest, out)
             _write_skipped(shards, out)
         except OSError as error:
             raise _cannot_write(out, error.strerror) from None
+        finally:
+            private.forget(out)
         prepared = _describe(manifest, how, out, shards)
-        _refuse_skipped(manifest, prepared, data.max_skipped)
+        refuse_skipped(manifest, prepared, data.max_skipped)
         write_description(prepared, shards)
     return prepared
 
 
-def _how(manifest: Manifest, data: Data) -> How:
+def how_of(manifest: Manifest, data: Data) -> How:
+    """How the files of `manifest` are decoded."""
     attributes = tuple(name for name in data.taken_attributes if name not in manifest.frame)
-    site_key = derived(load_key(), "\0site").hex() if "site" in attributes else ""
+    key = site_key(load_key()).hex() if "site" in attributes else ""
     decoding = {**data.decode.model_dump(), "channels": data.channels, "slices": data.slices}
-    return How(data.image_size, **decoding, structures=len(data.structures), attributes=attributes, site_key=site_key)
+    return How(data.image_size, **decoding, structures=len(data.structures), attributes=attributes, site_key=key)
 
 
 def _make_shards(manifest: Manifest, how: How, out: Path, on_progress: Progress | None) -> list[Shard]:
     folder = out / "shards"
     folder.mkdir(exist_ok=True)
     storage.remove(out / DATASET)
-    pieces = slices(manifest)
+    pieces = private.hide(slices(manifest, how.site_key), out)
     _remove_others(folder, len(pieces))
     extras = {**extra_types(manifest), **dict.fromkeys(how.attributes, "string")}
-    layout = Layout(str(folder), how, manifest.classes, extras)
+    layout = Layout(str(folder), replace(how, site_key=""), manifest.classes, extras)
     shards: dict[int, Shard] = {}
     done, total = 0, len(manifest.frame)
     for number, shard in _stream(pieces, layout):
@@ -189,22 +194,6 @@ def _ray_data() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _write_identities(manifest: Manifest, out: Path) -> None:
-    private = out / "private"
-    private.mkdir(mode=0o700, exist_ok=True)
-    private.chmod(0o700)
-    rundir.drop_parts(private)
-    # a file name that is not UTF-8 cannot stand in Parquet: its odd bytes are written as \udcNN
-    paths = [path.encode("utf-8", "backslashreplace").decode() for path in manifest.frame["path"]]
-    table = pa.table({"image_id": pa.array(manifest.frame["image_id"], pa.string()), "path": pa.array(paths)})
-
-    def write(part: Path) -> None:
-        part.touch(mode=0o600)
-        pq.write_table(table, part)
-
-    rundir.write_atomic(private / "identities.parquet", write)
-
-
 def _write_skipped(shards: list[Shard], out: Path) -> None:
     skipped = [row for shard in shards for row in shard.skipped]
     columns = {"image_id": [image for image, _ in skipped], "reason": [reason for _, reason in skipped]}
@@ -233,7 +222,7 @@ def _describe(manifest: Manifest, how: How, out: Path, shards: list[Shard]) -> P
         dataset_hash=rundir.content_hash([shape, manifest.classes, rows]),
         skipped=skipped,
         counts=_counts(manifest, frame, shards),
-        flow=_flow(manifest, skipped),
+        flow=_flow(manifest, dict(row for shard in shards for row in shard.skipped)),
         task=manifest.task,
         channels=how.channels,
     )
@@ -257,15 +246,19 @@ def _counts(manifest: Manifest, frame: pd.DataFrame, shards: list[Shard]) -> dic
     return {name: int((frame["label"] == name).sum()) for name in manifest.classes}
 
 
-def _flow(manifest: Manifest, skipped: dict[str, int]) -> tuple[FlowStep, ...]:
-    """The manifest's steps, then one for each reason."""
-    steps = list(manifest.flow) or [FlowStep("images listed", 0, len(manifest.frame))]
-    for reason, removed in skipped.items():
-        steps.append(FlowStep(f"unusable: {REASONS[reason]}", removed, steps[-1].left - removed))
+def _flow(manifest: Manifest, skipped: dict[str, str]) -> tuple[FlowStep, ...]:
+    """The manifest's steps, then one for each reason of `skipped`, image id → reason."""
+    left = manifest.frame[["image_id", "patient_id"]]
+    steps = list(manifest.flow) or [FlowStep.of(LISTED, 0, left["patient_id"].tolist())]
+    for reason in sorted(set(skipped.values())):
+        out = left["image_id"].map(skipped) == reason
+        left = left[~out]
+        steps.append(FlowStep.of(f"unusable: {REASONS[reason]}", int(out.sum()), left["patient_id"].tolist()))
     return tuple(steps)
 
 
-def _refuse_skipped(manifest: Manifest, prepared: Prepared, max_skipped: float) -> None:
+def refuse_skipped(manifest: Manifest, prepared: Prepared, max_skipped: float) -> None:
+    """Raises SkippedError where more of `manifest` is unusable than `max_skipped`, a share, or all of a class."""
     skipped, total = sum(prepared.skipped.values()), len(manifest.frame)
     reasons = ", ".join(f"{reason} {count}" for reason, count in prepared.skipped.items())
     where = (

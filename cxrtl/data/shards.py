@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrtl import rundir, storage
+from cxrtl.data import private, refused
 from cxrtl.data.images import Decoded, How, Unusable
 from cxrtl.data.images.guard import Answer, decode_all
 from cxrtl.data.images.rules import file_paths
@@ -99,13 +101,12 @@ def extra_types(manifest: Manifest) -> dict[str, str]:
     return {name: kinds.get(getattr(manifest.frame[name].dtype, "kind", "O"), "string") for name in extras}
 
 
-def slices(manifest: Manifest) -> list[str]:
-    """The manifest cut into slices of `SLICE` rows, each as JSON: position of its first row, and its columns."""
+def slices(manifest: Manifest, site_key: str = "") -> Iterator[str]:
+    """The manifest cut into slices of `SLICE` rows, each as JSON: position of its first row, its columns, the key."""
     frame = manifest.frame
-    return [
-        json.dumps({"first": first, "columns": _columns(frame.iloc[first : first + SLICE])})
-        for first in range(0, len(frame), SLICE)
-    ]
+    for first in range(0, len(frame), SLICE):
+        columns = _columns(frame.iloc[first : first + SLICE])
+        yield json.dumps({"first": first, "columns": columns, "site_key": site_key})
 
 
 def _columns(frame: pd.DataFrame) -> dict[str, list[Any]]:
@@ -117,12 +118,14 @@ def shard_name(number: int) -> str:
 
 
 def make_shard(number: int, text: str, layout: Layout) -> Shard:
-    """Decode slice `number` into its shard, unless an intact one made from the same files is there.
+    """Decode slice `number`, `text` from `private.hide`, into its shard, unless an intact one made from the same files
+    is there, and what was refused for a reason that may pass (see `refused`) still is.
 
     Raises:
-        OSError: the shard or its ledger cannot be written.
+        OSError: the shard or its ledger cannot be written, or the slice cannot be read.
     """
-    piece = json.loads(text)
+    piece = json.loads(private.reveal(text))
+    layout = replace(layout, how=replace(layout.how, site_key=piece.get("site_key", layout.how.site_key)))
     path = Path(layout.folder, shard_name(number))
     made_from = _made_from(piece, layout)
     storage.fetch(path.with_suffix(".json"))
@@ -130,7 +133,9 @@ def make_shard(number: int, text: str, layout: Layout) -> Shard:
     if found and found.made_from == made_from:
         storage.fetch(path)
     if found and found.made_from == made_from and _intact(path, found):
-        return found
+        paths = dict(zip(piece["columns"]["image_id"], piece["columns"]["path"], strict=True))
+        if refused.still(paths, found.skipped, layout.how):
+            return found
     table, answers = _decode(piece, layout)
     rundir.write_atomic(path, lambda part: _write(part, table))
     masked = layout.how.structures > 0

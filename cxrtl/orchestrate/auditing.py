@@ -46,10 +46,11 @@ def audit_source(experiment: Experiment, session: Session, watcher: Watcher) -> 
 def _audit(
     run: RunDir | None, experiment: Experiment, given: Path | None, session: Session, watcher: Watcher
 ) -> Audited:
-    prepared = study.prepare(experiment.data, session.options.home, session, watcher)
+    saved = folds.read_folds(given) if given else None
+    begun = saved.dataset_hash if saved else ""
+    prepared = study.prepare(experiment.data, session.options.home, session, watcher, begun)
     index = read_index(prepared)
-    cfg = experiment.folds.model_copy(update={"ungrouped": True})
-    made = folds.read_folds(given) if given else folds.make_folds(index, prepared, cfg)
+    made = saved or folds.make_folds(index, prepared, experiment.folds.model_copy(update={"ungrouped": True}))
     folds.check_current(made, index, prepared)
     place = run or RunDir(prepared.folder / "audit")
     with place.lock():

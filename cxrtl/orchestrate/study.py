@@ -11,18 +11,16 @@ from typing import Any, Protocol
 
 from cxrtl import rundir, storage
 from cxrtl.config import Data, Experiment, expand
-from cxrtl.data import audit, feed, flat, folds, manifest, phantom, survey
+from cxrtl.data import audit, feed, flat, folds, manifest, phantom, sets, survey
 from cxrtl.data.ids import fingerprint, load_key
-from cxrtl.data.images.rules import file_paths
-from cxrtl.data.prepared import open_prepared, read_index
-from cxrtl.errors import PreparedError
+from cxrtl.data.prepared import read_index
 from cxrtl.learn import backbones, freeze, lineage, segment, state, weights
 from cxrtl.orchestrate import cluster, environment, frozen, ledger, plan, sweep
 from cxrtl.orchestrate.claim import Claim
 from cxrtl.orchestrate.fold import Job
 from cxrtl.orchestrate.journal import Journal
 from cxrtl.orchestrate.probe import Prober
-from cxrtl.records import Folds, Manifest, Plan, Prepared, Trial
+from cxrtl.records import Folds, Plan, Prepared, Trial
 from cxrtl.rundir import RunDir
 
 
@@ -90,27 +88,37 @@ class Session:
         return self.nodes
 
 
-def prepare(data: Data, home: Path, session: Session, watcher: Watcher) -> Prepared:
+def prepare(data: Data, home: Path, session: Session, watcher: Watcher, begun: str = "") -> Prepared:
     """The prepared set of these images, from `<home>/prepared` where it was made before.
 
-    Its folder is named by a hash of the source's paths, sizes, dates and labels: a changed source gets a new one.
+    Its folder is named by a hash of the source's paths, sizes, dates and labels: a changed source gets a new one. So
+    does, with a number behind the name, one of whose files some could not be used then and can now: a run that was
+    begun goes on with the set that it was begun with, whose dataset's hash is `begun`.
+
+    Raises:
+        SkippedError: as `data.prepare.prepare`.
     """
-    from cxrtl.data.prepare import prepare as make  # Ray Data: not needed where the set is there
+    from cxrtl.data import prepare as making  # Ray Data
 
     watcher.stage("reading labels")
     listed = manifest.build(_expanded(data), load_key() if data.source != "phantom" else b"")
-    folder = home / "prepared" / f"{data.source}-{_fingerprint(data, listed)[:12]}"
-    storage.pull(folder)
-    try:
-        there = open_prepared(folder)
-        if sum(there.skipped.values()) <= data.max_skipped * len(listed.frame):
-            return there  # else it was made under a laxer limit: making it again refuses it by today's
-    except PreparedError:
-        pass  # not made yet, cut off or damaged: made again, keeping the shards that are whole
+    made, folder = sets.made(home / "prepared" / f"{data.source}-{sets.fingerprint(data, listed)[:12]}")
+    there = next((found for found in made if found.dataset_hash == begun), None)
+    if there and (doubtful := sets.doubtful(there)):
+        watcher.stage(f"going on without {doubtful} file(s), as begun: a run of another name tries them again")
+    elif made and not there:
+        if doubtful := sets.doubtful(made[-1]):
+            watcher.stage(f"trying again {doubtful} file(s) that could not be used")
+        there = made[-1] if sets.stands(made[-1], listed, making.how_of(listed, data)) else None
+    if there:
+        making.refuse_skipped(listed, there, data.max_skipped)
+        return there
     watcher.stage(f"preparing {len(listed.frame)} images at {data.image_size} px")
     session.ray()
     started = time.monotonic()
-    prepared = make(listed, data, folder, on_progress=watcher.preparing)
+    if made:
+        sets.link_shards(made[-1].folder, folder)
+    prepared = making.prepare(listed, data, folder, on_progress=watcher.preparing)
     session.prepare_seconds = time.monotonic() - started
     return prepared
 
@@ -119,20 +127,11 @@ def _expanded(data: Data) -> Data:
     return data.model_copy(update={"path": str(expand(data.path))}) if data.path else data
 
 
-def _fingerprint(data: Data, listed: Manifest) -> str:
-    stats = []
-    for path in (file for entry in listed.frame["path"] for file in file_paths(entry)):
-        try:
-            found = Path(path).stat()
-            stats.append((found.st_size, found.st_mtime_ns))
-        except OSError:  # missing, or drawn rather than read: preparing decides
-            stats.append((0, 0))
-    columns = listed.frame.astype(str).to_dict(orient="list")
-    decode = data.decode.model_dump(exclude={"file_seconds", "memory_mib"})
-    flow = [asdict(step) for step in listed.flow]
-    tags = [name for name in data.taken_attributes if name not in listed.frame]
-    what = [listed.task, list(listed.classes), list(data.image_columns), data.slices, *tags]
-    return rundir.content_hash([data.image_size, decode, what, columns, stats, flow])
+def _saved_folds(run: RunDir, experiment: Experiment) -> Folds | None:
+    """Those of the run, where it was begun, else those that the experiment names."""
+    if run.path("folds.parquet").exists():
+        return folds.read_folds(run.path("folds.parquet"))
+    return folds.read_folds(expand(experiment.folds.file)) if experiment.folds.file else None
 
 
 def ensure_folds(run: RunDir, experiment: Experiment, prepared: Prepared) -> Folds:
@@ -142,11 +141,7 @@ def ensure_folds(run: RunDir, experiment: Experiment, prepared: Prepared) -> Fol
         StaleFoldsError, LeakageError, FoldsError: see `data.folds` and `data.audit`.
     """
     index, path = read_index(prepared), run.path("folds.parquet")
-    given = experiment.folds.file
-    if path.exists():
-        made = folds.read_folds(path)
-    else:
-        made = folds.read_folds(expand(given)) if given else folds.make_folds(index, prepared, experiment.folds)
+    made = _saved_folds(run, experiment) or folds.make_folds(index, prepared, experiment.folds)
     folds.check_current(made, index, prepared)
     certificate = audit.audit(made, prepared.classes[-1], prepared.task)
     rundir.write_json(run.path("leakage.json"), certificate)
@@ -172,7 +167,8 @@ def run(experiment: Experiment, options: Options, watcher: Watcher) -> Outcome:
     starts = weights.of_arms(experiment, stages, download=options.download)
     with folder.lock(), Journal(folder, watcher) as watcher, ExitStack() as stack:
         session = Session(options, stack)
-        prepared = prepare(experiment.data, options.home, session, watcher)
+        begun = _saved_folds(folder, experiment)
+        prepared = prepare(experiment.data, options.home, session, watcher, begun.dataset_hash if begun else "")
         made = ensure_folds(folder, experiment, prepared)
         id_key = fingerprint(phantom.KEY if experiment.data.source == "phantom" else load_key())
         history = {arm: lineage.check(arm, found, made, id_key) for arm, found in stages.items()}

@@ -80,8 +80,8 @@ class TestOnRay:
         prepared, index = prepare_set(manifest, data)
         assert prepared.skipped == {"empty": 1, "missing": 1, "outside_root": 1, "truncated": 1, "unknown_format": 1}
         assert [step.left for step in prepared.flow] == [12, 11, 10, 9, 8, 7]
-        assert prepared.flow[0] == FlowStep("images listed", 0, 12)
-        assert prepared.flow[1] == FlowStep("unusable: the file has no bytes", 1, 11)
+        assert prepared.flow[0] == FlowStep("images listed", 0, 12, 6)
+        assert prepared.flow[1] == FlowStep("unusable: the file has no bytes", 1, 11, 6)
         assert open_prepared(prepared.folder) == prepared
         assert index["row"].tolist() == [1, 3, 4, 6, 8, 10, 11]
         assert index["image_id"].tolist() == manifest.frame["image_id"][index["row"]].tolist()
@@ -182,6 +182,7 @@ class TestUnusable:
         data = table_config(labels, max_skipped=0.5)
         prepared, index = prepare_set(build(data, key), data)
         assert prepared.images == 7 and index["row"].tolist() == [5, 6, 7, 8, 9, 10, 11]
+        assert prepared.flow[-1] == FlowStep("unusable: there is no such file", 5, 7, 4)
 
 
 @pytest.mark.usefixtures("without_ray")

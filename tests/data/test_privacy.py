@@ -10,9 +10,12 @@ import pytest
 from cxrtl import rundir
 from cxrtl.config import Data
 from cxrtl.config import Folds as FoldsConfig
+from cxrtl.data import private
+from cxrtl.data.attributes import site_key
 from cxrtl.data.audit import audit
 from cxrtl.data.folds import make_folds, write_folds
 from cxrtl.data.manifest import build
+from cxrtl.data.prepare import prepare
 from cxrtl.records import INDEX_COLUMNS, SIZE_COLUMNS
 from tests.data.helpers import CANARY, Prepare, save, table_config
 from tests.data.test_dicom import RAMP, encoded, radiograph
@@ -43,6 +46,46 @@ class TestPrivacy:
         for path in Path(ray._private.worker._global_node.get_logs_dir_path()).rglob("*"):
             if path.is_file():
                 assert CANARY.encode() not in path.read_bytes(), path.name
+
+    @on_ray
+    def test_ray_is_told_no_path_and_no_key(
+        self, labels: Path, key: bytes, prepare_set: Prepare, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of all that is handed to Ray: the items and the function, as it would keep them."""
+        import ray.data
+        from ray import cloudpickle
+
+        told: list[bytes] = []
+        begin, do = ray.data.from_items, ray.data.Dataset.flat_map
+        monkeypatch.setattr(
+            ray.data, "from_items", lambda items, **how: told.append(cloudpickle.dumps(items)) or begin(items, **how)
+        )
+        monkeypatch.setattr(
+            ray.data.Dataset,
+            "flat_map",
+            lambda rows, task, **how: told.append(cloudpickle.dumps(task)) or do(rows, task, **how),
+        )
+        data = table_config(labels, attributes=["site"])
+        prepared, _ = prepare_set(build(data, key), data)
+        secret = site_key(key).hex().encode()
+        assert len(told) == 2 and not any(CANARY.encode() in text or secret in text for text in told)
+        assert [path.name for path in (prepared.folder / "private").iterdir()] == ["identities.parquet"]
+
+    @pytest.mark.usefixtures("without_ray")
+    def test_slices_are_for_the_owner_alone(
+        self, labels: Path, key: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        modes: list[int] = []
+
+        def look(text: str) -> str:
+            modes.append((tmp_path / "out/private/slices").stat().st_mode & 0o777)
+            return reveal(text)
+
+        reveal = private.reveal
+        monkeypatch.setattr("cxrtl.data.shards.private.reveal", look)
+        data = table_config(labels)
+        prepare(build(data, key), data, tmp_path / "out")
+        assert modes == [0o600] * 3
 
     @on_ray
     def test_dicom_tags_stay_in_the_file(

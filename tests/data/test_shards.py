@@ -78,7 +78,7 @@ class TestWorker:
         data = Data(source="phantom", phantom_patients=4, image_size=32)
         manifest = build(data, b"")
         layout = shards.Layout(str(tmp_path), How(32), manifest.classes, {})
-        result = prepare_module._task(0, shards.slices(manifest)[0], layout)
+        result = prepare_module._task(0, next(shards.slices(manifest)), layout)
         assert result["write_fault"] == "No space left on device" and not result["fault"]
 
     def test_fault_in_a_worker_does_not_quote(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -42,6 +42,9 @@ REASONS = {
     "timed_out": "decoding takes longer than data.decode.file_seconds",
     "decoder_died": "the decoder crashed on this file, twice",
 }
+MAY_PASS = frozenset(  # of them: what permissions, a storage that is back, a decoder or a larger limit may mend
+    {"missing", "unreadable", "no_decoder", "mask_unusable", "out_of_memory", "timed_out", "decoder_died"}
+)
 
 Grey = npt.NDArray[np.uint8]
 
