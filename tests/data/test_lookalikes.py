@@ -101,7 +101,7 @@ def test_only_wanted_pairs_count(chests: npt.NDArray[np.uint8]) -> None:
 
 def test_candidates_are_never_held_at_once() -> None:
     rng = np.random.default_rng(3)
-    waves = np.abs(rng.normal(size=(20_000, BITS))).astype(np.float32)
+    waves = np.abs(rng.normal(size=(8_000, BITS))).astype(np.float32)
     waves.reshape(-1, 16, 16)[:, :, 1:6] = 0  # half of the bands say next to nothing: crowds, and no pair
     tracemalloc.start()
     find(waves)
