@@ -101,7 +101,8 @@ def test_killed_driver_leaves_nothing_on_a_cluster_that_others_use(
     process.wait()
     until = time.monotonic() + 60
     while True:
-        actors = [each for each in state.actors().values() if each["State"] != "DEAD"]
+        # Ray Data's own, detached ones serve whoever comes next
+        actors = [each for each in state.actors().values() if each["State"] != "DEAD" and not each["IsDetached"]]
         groups = [each for each in ray.util.placement_group_table().values() if each["state"] != "REMOVED"]
         if not actors and not groups and ray.available_resources().get("CPU") == 2:
             break
