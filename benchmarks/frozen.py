@@ -33,7 +33,7 @@ from cxrtl.records import Prepared
 
 CPU = torch.device("cpu")
 STILL = Augment.model_validate({name: 0 for name in Augment.model_fields if name.endswith("_probability")})
-Banked = tuple[features.Array, features.Array]
+Banked = tuple[torch.Tensor, torch.Tensor]
 
 
 class Bench:
@@ -61,7 +61,7 @@ class Bench:
         self.precision = precision.choose(args.precision, CPU)
 
     def images(self, wanted: np.ndarray[tuple[int], np.dtype[np.bool_]], bank: Banked | None) -> loop.Images:
-        found = features.part_of(*bank, np.flatnonzero(wanted), CPU) if bank else None
+        found = features.part_of(*bank, np.flatnonzero(wanted)) if bank else None
         return loop.Images(self.pixels[wanted], self.targets[wanted], None, found)
 
     def bank(self, folder: Path) -> Banked:
@@ -73,7 +73,8 @@ class Bench:
         features.finish(folder, {}, features.write_part(folder, "part.safetensors", found))
         read = features.read(folder, {})
         assert read is not None
-        return read, features.rounded(read) if self.precision == "bf16" else read
+        views = features.rounded(read) if self.precision == "bf16" else read
+        return features.on_device(read, CPU), features.on_device(views, CPU)
 
     def fit(self, train: Train, fold: int, bank: Banked | None, times: list[float] | None = None) -> torch.Tensor:
         """Scores `[budgets, held-out images]` of one fold; `times` takes the seconds of each step."""

@@ -37,7 +37,7 @@ k = {folds}
 backbone = "{backbone}"
 init = "scratch"
 batch_size = {batch}
-budgets = [{steps}]
+budgets = {budgets}
 [resources]
 cpus_per_fold = {threads}
 folds_per_gpu = {folds_per_gpu}
@@ -45,6 +45,9 @@ folds_per_gpu = {folds_per_gpu}
 
 
 _STEPS = {"cpu": 10, "cuda": 300}
+_WARM = 5  # steps of cxrtl that are not counted, up to its first line of the curve
+_WARM_GPU = 50
+_AUTO_PACK = 8  # folds a GPU that two waves are made for where the run itself chooses how many share one
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ def measure(wish: Wish, say: Say) -> dict[str, Any]:
         "rounds": [],
         "environment": environment.describe(devices.name(device) if device.type == "cuda" else ""),
     }
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # the loops are processes of their own
     say(f"{peak['bf16'] / 1e9:.0f} GFLOP/s in bf16, {peak['fp32'] / 1e9:.0f} in fp32; {flops / 1e9:.2f} GFLOP an image")
     task = Task("plain", wish.backbone, wish.batch, wish.size, wish.steps, cores, form, device.type)
     layouts = {f"plain, {cores} threads": (task, 1)}
@@ -134,15 +139,17 @@ def _together(task: Task, processes: int) -> float:
 
 def _on_ray(wish: Wish, cores: int, threads: int | str, number: int, home: Path) -> tuple[float, int]:
     """Rate of the folds at once of a real run, and a fold's threads. Two folds a slot at least, so that processes are
-    warm; a fold's first steps, up to its first line of the curve, are not counted, as the other loops' are not."""
+    warm; a fold's first steps are not counted, as the other loops' are not."""
+    gpus = torch.cuda.device_count()
+    at_once = gpus * (_AUTO_PACK if wish.folds_per_gpu == "auto" else int(wish.folds_per_gpu))
     knobs = {
         "name": f"round{number}",
         "size": wish.size,
         "patients": 8 * wish.batch,
-        "folds": max(2, cores),
+        "folds": 2 * at_once if gpus else max(2, cores),
         "backbone": wish.backbone,
         "batch": wish.batch,
-        "steps": wish.steps + 5,
+        "budgets": [_WARM_GPU, _WARM_GPU + wish.steps] if gpus else [_WARM + wish.steps],
         "threads": threads if threads != "auto" else '"auto"',
         "folds_per_gpu": wish.folds_per_gpu if wish.folds_per_gpu != "auto" else '"auto"',
     }
@@ -158,14 +165,19 @@ def _on_ray(wish: Wish, cores: int, threads: int | str, number: int, home: Path)
         raise TrialError(f"the run failed: {(done.stderr.strip().splitlines() or ['without a word'])[-1]}")
     run = RunDir(home / "runs" / f"round{number}")
     plan = read_json(run.path("plan.json"))
-    return plan["concurrent"] * statistics.mean(_rates(run, wish.batch)), plan["cpus_per_fold"]
+    return plan["concurrent"] * statistics.median(_rates(run, wish.batch)), plan["cpus_per_fold"]
 
 
 def _rates(run: RunDir, batch: int) -> list[float]:
-    """Images a second of each fold between the first and the last line of its curve."""
+    """Images a second of each fold: between its first and last budget, or if it has one, the first and last line of its
+    curve. (A GPU's lines share the time between two looks at it; a budget's time is its own.)"""
     rates = []
-    for path in sorted(run.root.glob("*/fold*/curve.jsonl")):
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        steps, seconds = (lines[-1][key] - lines[0][key] for key in ("iteration", "train_seconds"))
+    for result in run.results():
+        points = [(reached.iterations, reached.train_seconds) for reached in result.milestones]
+        if len(points) == 1:
+            path = run.path(result.arm, f"fold{result.fold}", "curve.jsonl")
+            lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+            points = [(line["iteration"], line["train_seconds"]) for line in lines]
+        steps, seconds = (last - first for first, last in zip(points[0], points[-1], strict=True))
         rates.append(steps * batch / seconds)
     return rates

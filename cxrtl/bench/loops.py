@@ -1,7 +1,7 @@
 """The loops that training is measured beside, each in a process of its own: `python -m cxrtl.bench.loops JSON`.
 
 naive   what a tutorial writes: fp32, channels first, a DataLoader that changes image by image
-plain   the best loop without cxrtl's orchestration: the same tensors, number format and memory layout
+plain   the best loop without cxrtl's orchestration: the same tensors, number format and layout; on a GPU one graph
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from cxrtl.config import Augment, Train
 from cxrtl.learn import backbones, devices, memory, transfer
 from cxrtl.learn.augment import IMAGENET_MEAN, IMAGENET_STD, Normalise, draw_pass, resample
 from cxrtl.learn.precision import Precision, autocast
+from cxrtl.learn.step import Replay
 
 WARM = {"cpu": 2, "cuda": 20}  # steps before the clock starts
 
@@ -97,22 +98,30 @@ def plain(task: Task, device: torch.device) -> Callable[[], None]:
     count = 8 * task.batch
     pixels = torch.randint(0, 255, (count, 1, task.size, task.size), dtype=torch.uint8, device=device)
     targets = (torch.arange(count) % 2).to(device)
-    drawn = draw_pass(Augment(), 0, 0, 0, count)
-    order, scale, offset = (part.to(device) for part in (drawn.order, drawn.scale, drawn.offset))
-    normalise, place = Normalise(device), 0
+    whole = draw_pass(Augment(), 0, 0, 0, count)
+    order, scale, offset = (part.to(device) for part in (whole.order, whole.scale, whole.offset))
+    normalise, place, calls = Normalise(device), 0, 0
+    batch = order[: task.batch].clone(), scale[: task.batch].clone(), offset[: task.batch].clone()  # stays in place
     model.train()
 
-    def step() -> None:
-        nonlocal place
-        part = slice(place, place + task.batch)
-        place = (place + task.batch) % count
-        inputs = normalise(resample(pixels[order[part]].float(), scale[part], offset[part]))
+    def update() -> None:
+        chosen, zoom, shift = batch
+        inputs = normalise(resample(pixels[chosen].float(), zoom, shift))
         with autocast(task.precision, device):
             logits = model(inputs)
-        loss = functional.cross_entropy(logits.float(), targets[order[part]])
+        loss = functional.cross_entropy(logits.float(), targets[chosen])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+
+    replay = Replay(device)
+
+    def step() -> None:
+        nonlocal place, calls
+        for kept, drawn in zip(batch, (order, scale, offset), strict=True):
+            kept.copy_(drawn[place : place + task.batch])
+        place, calls = (place + task.batch) % count, calls + 1
+        replay(update, calls)
 
     return step
 
@@ -120,21 +129,23 @@ def plain(task: Task, device: torch.device) -> Callable[[], None]:
 def rate(task: Task) -> float:
     """Images a second over `task.steps`, after a few that are not counted."""
     device = torch.device(task.device)
-    devices.settle(task.threads)
+    torch.set_num_threads(task.threads)
     if task.loop == "plain":
+        devices.settle(task.threads)
         memory.keep_freed_memory()
     step = {"naive": naive, "plain": plain}[task.loop](task, device)
-    for _ in range(WARM[device.type]):
-        step()
-    _settle(device)
-    started = time.perf_counter()
-    for _ in range(task.steps):
-        step()
-    _settle(device)
-    return task.steps * task.batch / (time.perf_counter() - started)
+    with devices.own_stream(device):
+        for _ in range(WARM[device.type]):
+            step()
+        _wait(device)
+        started = time.perf_counter()
+        for _ in range(task.steps):
+            step()
+        _wait(device)
+        return task.steps * task.batch / (time.perf_counter() - started)
 
 
-def _settle(device: torch.device) -> None:
+def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

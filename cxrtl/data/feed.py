@@ -25,7 +25,7 @@ class Part:
     """Images of one or more folds in the order of the prepared set: `index` with a row each, pixels `[N, C, H, W]`.
 
     `targets` are the places of the classes, int64 `[N]`; multilabel: 1, 0 or NaN, float32 `[N, findings]`;
-    segmentation: the masks, uint8 `[N, H, W]`. Where pixels stream, they and masks are None.
+    segmentation: the masks, uint8 `[N, H, W]`. Where pixels stream or lie elsewhere, they and masks are None.
     """
 
     index: pd.DataFrame
@@ -53,9 +53,16 @@ def _target_columns(prepared: Prepared) -> list[str]:
     return ["mask" if prepared.task == "segmentation" else "target"]
 
 
-def collect(shard: ray.data.DataIterator, prepared: Prepared, wanted: Sequence[npt.NDArray[np.bool_]]) -> list[Part]:
+def collect(
+    shard: ray.data.DataIterator,
+    prepared: Prepared,
+    wanted: Sequence[npt.NDArray[np.bool_]],
+    *,
+    once: bool = False,
+) -> list[Part]:
     """Gather a dataset into memory, in the order of the prepared set whatever the order of its blocks: a part for each
-    of `wanted`, `[N]` True for the images it takes."""
+    of `wanted`, `[N]` True for the images it takes. `once`: their pixels and masks are left out, and in a further part
+    that has all images."""
     whole_blocks: Any = shard.iter_batches(batch_size=None, batch_format="pyarrow")  # type: ignore[arg-type]
     names = [*_COLUMNS, *_target_columns(prepared), "pixels"]
     table = pa.concat_tables(
@@ -64,7 +71,10 @@ def collect(shard: ray.data.DataIterator, prepared: Prepared, wanted: Sequence[n
     order = np.argsort(table["row"].to_numpy(), kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    return [_part(table, prepared, order, place, taken) for taken in wanted]
+    parts = [_part(table, prepared, order, place, taken, pictures=not once) for taken in wanted]
+    if once:
+        parts.append(_part(table, prepared, order, place, np.ones(len(order), np.bool_), pictures=True))
+    return parts
 
 
 def _part(
@@ -73,9 +83,12 @@ def _part(
     order: npt.NDArray[np.int64],
     place: npt.NDArray[np.int64],
     taken: npt.NDArray[np.bool_],
+    *,
+    pictures: bool,
 ) -> Part:
     """The images `taken` `[N]` of those in `table`, whose rows stand at `place` in the prepared set."""
-    rows, size, streamed = order[taken], prepared.image_size, "pixels" not in table.column_names
+    rows, size = order[taken], prepared.image_size
+    streamed = not pictures or "pixels" not in table.column_names
     targets: npt.NDArray[Any] | None
     if prepared.task == "segmentation":
         targets = None if streamed else _pictures(table["mask"], place, taken, (size, size))

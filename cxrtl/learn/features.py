@@ -134,9 +134,9 @@ def rounded(found: Array) -> Array:
     return np.asarray(torch.from_numpy(found).to(torch.bfloat16).view(torch.int16).numpy())
 
 
-def part_of(plain: Array, views: Array, rows: npt.NDArray[np.int64], device: torch.device) -> Features:
-    """The features of the images in these places of the set, on the device; on a CPU the arrays are not copied."""
-    return Features(_tensor(plain).to(device), _tensor(views).to(device), torch.from_numpy(rows).to(device))
+def part_of(plain: Tensor, views: Tensor, rows: npt.NDArray[np.int64]) -> Features:
+    """The features of the images in these places of the set, of all images' on the device."""
+    return Features(plain, views, torch.from_numpy(rows).to(plain.device))
 
 
 def write_part(folder: Path, name: str, found: Tensor) -> dict[str, str]:
@@ -167,8 +167,9 @@ def read(folder: Path, spec: dict[str, Any]) -> Array | None:
     return np.asarray((whole.view(torch.int16) if whole.dtype == torch.bfloat16 else whole).numpy())
 
 
-def _tensor(found: Array) -> Tensor:
+def on_device(found: Array, device: torch.device) -> Tensor:
+    """What `read` gave; on a CPU it is not copied."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*not writable.*")  # shared memory: nothing writes to features
         tensor = torch.from_numpy(found)
-    return tensor.view(torch.bfloat16) if tensor.dtype == torch.int16 else tensor
+    return (tensor.view(torch.bfloat16) if tensor.dtype == torch.int16 else tensor).to(device)

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from cxrtl.learn import objective
 from cxrtl.learn.augment import Normalise
+from cxrtl.learn.devices import in_turn
 from cxrtl.learn.freeze import train_mode
 from cxrtl.learn.setting import Images as Images
 from cxrtl.learn.setting import Setting as Setting
@@ -106,16 +107,19 @@ class Clock:
 def predict(setting: Setting, images: Images | Streamed, model: nn.Module) -> Tensor:
     """What `objective.scores` says of images, on the CPU, without augmentation; leaves the model in training mode.
 
-    Always in fp32 (not a GPU's TF32): bf16 keeps 8 bits of a logit, and images would tie that are not alike. Uses no
-    random numbers, so that evaluating changes nothing in the training that follows.
+    Always in fp32 (`devices.settle`: not a GPU's TF32): bf16 keeps 8 bits of a logit, and images would tie that are not
+    alike. Uses no random numbers, so that evaluating changes nothing in the training that follows. On a GPU folds are
+    scored one at a time, in the same memory.
     """
     normalise = Normalise(setting.device)
+    share = 5 if setting.task == "segmentation" else 1  # its maps are as large as the images
+    at_once = EVALUATION_BATCH[setting.device.type] // share
     model.eval()
     parts = []
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-        share = 5 if setting.task == "segmentation" else 1  # its maps are as large as the images
-        at_once = EVALUATION_BATCH[setting.device.type] // share
-        for inputs in images.chunks(normalise, at_once):
-            parts.append(objective.scores(setting.task, model(inputs)))
+    with in_turn(setting.device):
+        with torch.inference_mode():
+            for inputs in images.chunks(normalise, at_once):
+                parts.append(objective.scores(setting.task, model(inputs)))
+        scores = torch.cat(parts).cpu()
     train_mode(model)
-    return torch.cat(parts).cpu()
+    return scores

@@ -20,7 +20,8 @@ from cxrtl.records import Task
 class Images:
     """Images on the training device: uint8 `[N, C, H, W]`, and targets `[N, …]` as `objective` says of the task.
 
-    `views`: scale and offset `[K, N, 2]` of each image's fixed views, where it has them. `features`: what stands for
+    `rows` `[n]`: where they are images that several folds share, the places of this part's; without, all are.
+    `views`: scale and offset `[K, n, 2]` of each image's fixed views, where it has them. `features`: what stands for
     the pixels where a frozen part was computed before; the model is then the part after it.
     """
 
@@ -28,13 +29,18 @@ class Images:
     targets: Tensor
     views: tuple[Tensor, Tensor] | None = None
     features: Features | None = None
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(self.targets if self.rows is None else self.rows)
 
     def truth(self) -> Iterator[Tensor]:
         """All targets in order."""
-        yield self.targets
+        yield self.targets if self.rows is None else self.targets[self.rows]
+
+    def aims(self, indices: Tensor) -> Tensor:
+        """The targets in training."""
+        return self.targets[indices if self.rows is None else self.rows[indices]]
 
     def batch(
         self, normalise: Normalise, indices: Tensor, changes: tuple[Tensor, Tensor] | None, view: Tensor
@@ -42,14 +48,17 @@ class Images:
         """The model's input in training; `changes`: scale and offset, None where nothing is augmented."""
         if self.features:
             return self.features.batch(indices, view)
-        grey = self.pixels[indices].float()
+        grey = self.pixels[indices if self.rows is None else self.rows[indices]].float()
         return normalise(resample(grey, *changes) if changes else grey)
 
     def chunks(self, normalise: Normalise, at_once: int) -> Iterator[Tensor]:
         """The model's input in evaluation."""
         for start in range(0, len(self), at_once):
             part = slice(start, start + at_once)
-            yield self.features.chunk(part) if self.features else normalise(self.pixels[part].float())
+            if self.features:
+                yield self.features.chunk(part)
+            else:
+                yield normalise(self.pixels[part if self.rows is None else self.rows[part]].float())
 
 
 @dataclass(frozen=True)

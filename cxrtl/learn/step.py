@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +29,8 @@ from cxrtl.records import IntArray
 
 EAGER_STEPS = 3  # before capture: libraries settle, optimizer and gradients get their memory
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]  # as `Batches` says
-LAUNCH = threading.RLock()  # torch has one generator a device: seeding it and launching what draws from it go together
+QUEUED = 8  # steps that the host may be ahead of a GPU: what it has launched takes memory there
+LAUNCH = threading.RLock()  # torch draws from one generator a device, and captures one graph at a time
 
 
 class Batches:
@@ -91,7 +94,7 @@ class Step:
         self.indices, self.view = (torch.zeros(size, dtype=torch.int64, device=device) for _ in range(2))
         self.scale, self.offset = torch.ones((size, 2), device=device), torch.zeros((size, 2), device=device)
         self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # of loss and of the share right
-        self.replay = Replay(self._update, device, capture=workers.count == 1)
+        self.replay = Replay(device, capture=workers.count == 1)
         self.steps = 0  # since the last mark
         self.marks: list[tuple[int, int, float, Tensor]] = []  # iteration, steps, rate, sums
         train_mode(model)
@@ -104,14 +107,12 @@ class Step:
         self.offset.copy_(offset)
         self.view.copy_(view)
         set_rate(self.optimizer, rate_share(setting.train, iteration))
-        with LAUNCH:
-            torch.manual_seed(torch_seed(setting.seed, setting.fold, iteration))
-            self.replay()
+        self.replay(self._update, torch_seed(setting.seed, setting.fold, iteration))
         self.steps += 1
 
     def _update(self) -> None:
         setting, workers, batch = self.setting, self.setting.workers, self.setting.train.batch_size
-        targets = follow(self.images.targets[self.indices], self.scale, self.offset)
+        targets = follow(self.images.aims(self.indices), self.scale, self.offset)
         changes = (self.scale, self.offset) if setting.augment.active else None
         inputs = self.images.batch(self.normalise, self.indices, changes, self.view)
         with autocast(setting.precision, setting.device):
@@ -158,25 +159,63 @@ class Step:
 
 
 class Replay:
-    """Calls `body`; on a GPU, from the fourth call on, by replaying it as one CUDA graph, unless told not to.
+    """Calls a body, the same every time, with torch's random numbers at a seed; on a GPU, from the fourth call on, by
+    replaying it as one CUDA graph, unless told not to.
 
-    Call it under `LAUNCH` and on a stream of its own. `body` must read and write memory that stays in place.
+    Call it on a stream of its own. The body must read and write memory that stays in place. It is not kept: whoever
+    holds both would live, with all its memory on a GPU, until Python looks for cycles.
     """
 
-    def __init__(self, body: Callable[[], None], device: torch.device, *, capture: bool = True) -> None:
-        self.body, self.device, self.calls = body, device, 0
-        self.capture = capture and device.type == "cuda"
+    def __init__(self, device: torch.device, *, capture: bool = True) -> None:
+        self.device, self.calls, self.capture = device, 0, capture
+        self.draws = torch.Generator(device)
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.queued: deque[torch.cuda.Event] = deque()
 
-    def __call__(self) -> None:
+    def __call__(self, body: Callable[[], None], seed: int) -> None:
         self.calls += 1
-        if self.capture and self.graph is None and self.calls > EAGER_STEPS:
-            self.graph = torch.cuda.CUDAGraph()
-            here = torch.cuda.current_stream(self.device)
-            # other folds' threads may be copying meanwhile: only this thread is held to what a capture allows
-            with torch.cuda.graph(self.graph, stream=here, capture_error_mode="thread_local"):
-                self.body()
+        if self.device.type != "cuda":
+            with LAUNCH:
+                torch.manual_seed(seed)
+                body()
+            return
+        self.draws.manual_seed(seed)
         if self.graph is None:
-            self.body()
-        else:
+            with LAUNCH, _drawing_from(self.draws):
+                self._launch(body)
+        if self.graph is not None:
             self.graph.replay()
+        self._keep_pace()
+
+    def _launch(self, body: Callable[[], None]) -> None:
+        if not self.capture or self.calls <= EAGER_STEPS:
+            body()
+            return
+        graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
+        # other folds' threads may be copying meanwhile: only this thread is held to what a capture allows
+        with torch.cuda.graph(graph, stream=here, capture_error_mode="thread_local"):
+            body()
+        self.graph = graph
+
+    def _keep_pace(self) -> None:
+        """Wait for the step `QUEUED` before this one, asleep."""
+        if len(self.queued) < QUEUED:
+            done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        else:
+            done = self.queued.popleft()
+            done.synchronize()
+        done.record()
+        self.queued.append(done)
+
+
+@contextmanager
+def _drawing_from(draws: torch.Generator) -> Iterator[None]:
+    """Within, a GPU's random numbers come from `draws`, in a graph captured here for good: before torch 2.13, graphs
+    that draw from one generator find its seed in one place in memory, and folds would replay with each other's."""
+    common = torch.cuda.default_generators[draws.device.index]
+    before = common.graphsafe_get_state()
+    common.graphsafe_set_state(draws)
+    try:
+        yield
+    finally:
+        common.graphsafe_set_state(before)

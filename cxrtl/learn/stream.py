@@ -54,16 +54,16 @@ class Streamed:
     def chunks(self, normalise: Normalise, at_once: int) -> Iterator[Tensor]:
         """The model's input in evaluation."""
         wanted = ((None, self.rows[start : start + at_once]) for start in range(0, len(self), at_once))
-        for _, read in read_ahead(self.flat, wanted):
+        for _, read in read_ahead(self.flat, wanted, pin=self.device.type == "cuda"):
             pixels = read.result()[:, : self.channels]
             yield normalise(pixels.to(self.device, non_blocking=True).float())
 
 
 def read_ahead(
-    flat: Flat, wanted: Iterable[tuple[Key, IntArray]], ahead: int = 1
+    flat: Flat, wanted: Iterable[tuple[Key, IntArray]], ahead: int = 1, *, pin: bool
 ) -> Iterator[tuple[Key, Future[Tensor]]]:
-    """Each key with the images of its rows, `ahead` of which are being read besides the one given."""
-    pin = torch.cuda.is_available()
+    """Each key with the images of its rows, `ahead` of which are being read besides the one given. `pin`: into memory
+    that a GPU reads by itself."""
 
     def read(rows: IntArray) -> Tensor:
         found = torch.from_numpy(flat.read(rows))
@@ -98,7 +98,7 @@ class Window:
         self.images = Images(pixels, targets)
         order = range(state.iteration, train.budgets[-1])
         wanted = ((batch, images.rows[places]) for batch, places in map(batches.with_places, order))
-        self.read = read_ahead(images.flat, wanted, AHEAD)
+        self.read = read_ahead(images.flat, wanted, AHEAD, pin=device.type == "cuda")
 
     def __getitem__(self, iteration: int) -> Batch:
         """Batches come in the order of their iterations, from the state's on."""

@@ -7,13 +7,12 @@ import json
 import math
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import as_completed
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import ray
 import ray.data
@@ -21,15 +20,15 @@ import ray.train
 import ray.train.torch
 import torch
 from ray import tune
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.train import TrainingFailedError
 
 from cxrtl import rundir, storage
 from cxrtl.data import feed, flat
 from cxrtl.errors import SupersededError
-from cxrtl.learn import augment, devices, features, loop, memory, objective, state, transfer
+from cxrtl.learn import devices, features, loop, memory, objective, state, transfer
 from cxrtl.learn.parallel import ALONE, Workers
-from cxrtl.orchestrate import group
+from cxrtl.orchestrate import group, supply
 from cxrtl.orchestrate.board import Board
 from cxrtl.orchestrate.claim import Claim
 from cxrtl.orchestrate.job import Job as Job
@@ -40,6 +39,7 @@ from cxrtl.predictions import Predictions
 from cxrtl.records import FoldResult, Milestone, Progress, Trial
 
 HEARTBEAT = 1.0  # seconds between progress files
+_TRIAL = "cxrtl_trial"  # what a fault bears of the trial that it befell
 
 
 def fold_trial(config: dict[str, Any], images: ray.data.Dataset, shared: tuple[Any]) -> None:
@@ -60,8 +60,9 @@ def fold_trial(config: dict[str, Any], images: ray.data.Dataset, shared: tuple[A
         lost = isinstance(error, (SupersededError, RayError, TrainingFailedError))
         if lost and not isinstance(error, RayTaskError):
             raise  # the folder to a later try, images with their node, or a worker: no fault of the trial's own
-        failed(job.run.trial(trials[0]), error)
-        tune.report({"broken": group.describe(error, job.run.trial(trials[0]) / "error.txt")})
+        folder = job.run.trial(getattr(error, _TRIAL, trials[0]))
+        failed(folder, error)
+        tune.report({"broken": group.describe(error, folder / "error.txt")})
     else:
         tune.report({"broken": ""})
 
@@ -78,15 +79,32 @@ def fold_loop(config: dict[str, Any]) -> None:
     memory.keep_freed_memory()
     if job.flat and storage.at(job.flat.path):
         flat.make_here(job.prepared)
-    masks = [mask for trial in trials for mask in (~job.tested(trial), job.tested(trial) & workers.first)]
-    parts = feed.collect(ray.train.get_dataset_shard("images"), job.prepared, masks)
     here = ray.train.torch.get_device()
-    pairs = zip(trials, parts[::2], parts[1::2], strict=True)
-    runs = [FoldRun(job, trial, train, test, here, started, workers) for trial, train, test in pairs]
+    parts, whole = supply.gather(job, trials, ray.train.get_dataset_shard("images"), here, workers.first)
+    runs = [
+        FoldRun(job, trial, *part, here, started, workers, whole) for trial, part in zip(trials, parts, strict=True)
+    ]
     nodes = workers.all_of(ray.get_runtime_context().get_node_id() if ray.is_initialized() else "")
-    with Notice(nodes) as notice, ThreadPoolExecutor(len(runs)) as threads:  # one, or on a GPU several side by side
-        for done in [threads.submit(run.run, notice) for run in runs]:
-            done.result()
+    with Notice(nodes) as notice:
+        run_all(runs, notice)
+
+
+def run_all(runs: Sequence[FoldRun], notice: Notice) -> None:
+    """Run one fold, or on a GPU several side by side. Where one fails, the others save and leave at their next step.
+
+    Raises:
+        Whatever one of them raised, for itself and not to make way; it bears the trial.
+    """
+    running = {devices.beside(partial(run.run, notice)): run.trial for run in runs}
+    faults: list[tuple[BaseException, Trial]] = []
+    for done in as_completed(running):
+        if fault := done.exception():
+            notice.give()
+            faults.append((fault, running[done]))
+    for fault, trial in sorted(faults, key=lambda item: isinstance(item[0], RayActorError)):
+        if not isinstance(fault, RayActorError):
+            setattr(fault, _TRIAL, trial)
+        raise fault
 
 
 class FoldRun:
@@ -104,7 +122,9 @@ class FoldRun:
         device: torch.device,
         started: float,
         workers: Workers = ALONE,
+        whole: loop.Images | None = None,
     ) -> None:
+        """`train`, `test` and `whole`: as `supply.gather` gives them."""
         self.job, self.trial, self.test, self.device, self.started = job, trial, test, device, started
         recipe = job.recipes[trial.arm]
         budgets = recipe.train.model_copy(update={"budgets": trial.budgets})
@@ -116,7 +136,8 @@ class FoldRun:
         start, channels = job.weights[trial.arm], job.prepared.channels
         self.model = transfer.make_model(recipe.train, start, classes, job.seed, trial.fold, device, task, channels)
         tested = job.tested(trial)
-        self.train_images, self.test_images = self._images(train, ~tested), self._images(test, tested)
+        self.train_images = supply.images(job, trial, self.setting, train, ~tested, whole)
+        self.test_images = supply.images(job, trial, self.setting, test, tested & workers.first, whole)
         kept = isinstance(self.train_images, loop.Images) and self.train_images.features is not None
         self.net = features.net(recipe.train, self.model, classes, task, kept)
         self.optimizer = transfer.make_optimizer(recipe.train, self.model, classes)
@@ -124,6 +145,7 @@ class FoldRun:
         self.state = workers.agree(self._saved() if workers.first else state.State(), self.model, self.optimizer)
         self.state.tries += 1
         self.wall_before, self.beat = self.state.wall_seconds, -math.inf
+        self.shown = len(self.state.curve)  # lines of it on TensorBoard
         self.writer = Writer()
 
     def _saved(self) -> state.State:
@@ -136,19 +158,6 @@ class FoldRun:
         for stale in ("result.json", "error.txt"):  # of a trial that is made again: it is neither done nor failed
             storage.remove(self.folder / stale)
         return state.load(self.folder, self.run_hash, self.model, self.optimizer)
-
-    def _images(self, part: feed.Part, wanted: npt.NDArray[np.bool_]) -> loop.Images | loop.Streamed:
-        setting, rows = self.setting, np.flatnonzero(wanted)
-        count = features.view_count(setting.train, setting.augment) if setting.augment.active else 0
-        drawn = augment.draw_views(setting.augment, setting.seed, count, len(wanted)) if count else None
-        views = (drawn[0][:, rows], drawn[1][:, rows]) if drawn else None
-        found = self.job.bank.part(self.trial.arm, rows, self.device)
-        targets = None if part.targets is None else torch.from_numpy(part.targets).to(self.device)
-        if self.job.flat and not found:
-            return loop.Streamed(self.job.flat, rows, targets, self.device, views)
-        assert targets is not None
-        pixels = torch.empty(0) if part.pixels is None else torch.from_numpy(part.pixels)
-        return loop.Images(pixels if found else pixels.to(self.device), targets, views, found)
 
     def run(self, notice: Notice | None = None) -> None:
         self.notice = notice or Notice([])
@@ -178,14 +187,13 @@ class FoldRun:
         taken = state.Snapshot(self.model, self.optimizer if more else None)
         self.writer.wait()  # the state vouches for the files of the one before
         masks = scores if self.setting.task == "segmentation" else None
-        self.writer(
-            partial(self._keep, self._as_now(at), self._predictions(at.iteration, scores, truth), masks, taken, more)
-        )
+        found = self._predictions(at.iteration, scores, truth)
+        self.writer(partial(self._keep, self._tell(at), self._as_now(at), found, masks, taken, more))
         self.board.milestone(reached)
-        self._tell(at)
 
     def _keep(
         self,
+        show: Callable[[], None],
         at: state.State,
         predictions: Predictions,
         masks: torch.Tensor | None,
@@ -193,6 +201,7 @@ class FoldRun:
         more: bool,
     ) -> None:
         """In the writer's thread: `at` is a copy, what the files hash to goes to the trial's own state."""
+        show()
         names = (f"predictions-{at.iteration}.parquet", f"weights-{at.iteration}.safetensors")
         rundir.write_predictions(self.folder / names[0], predictions)
         at.files[names[0]] = rundir.sha256_file(self.folder / names[0])
@@ -234,15 +243,16 @@ class FoldRun:
             self.notice.leave()
 
     def progress(self, at: state.State) -> None:
-        """A new line of the curve: shown at once on TensorBoard, and once a second to whoever watches the folder."""
-        self.board.curve(at.curve[-1:])
-        if time.monotonic() - self.beat >= self.every:
-            self._tell(at)
+        """New lines of the curve: shown at once on TensorBoard, and once a second to whoever watches the folder."""
+        self.board.curve(at.curve[self.shown :])
+        self.shown = len(at.curve)
+        if time.monotonic() - self.beat >= self.every and self.writer.idle():
+            self.writer(self._tell(at))
 
-    def _tell(self, at: state.State) -> None:
+    def _tell(self, at: state.State) -> Callable[[], None]:
+        """Count what was done; gives what writes it down, for the writer's thread: a GPU would wait for the disk."""
         self.beat = time.monotonic()  # the clock on the wall may be set back
         self.signals.tell(at, self.setting.train.batch_size)
-        self._write_curve(at)
         beat = Progress(
             iteration=at.iteration,
             images=at.iteration * self.setting.train.batch_size,
@@ -251,16 +261,20 @@ class FoldRun:
             updated=time.time(),
             process=f"{os.getpid()} on {os.uname().nodename}",
         )
+        return partial(self._show, list(at.curve), beat)
+
+    def _show(self, curve: Sequence[dict[str, float]], beat: Progress) -> None:
+        self._write_curve(curve)
         rundir.write_json(self.folder / "progress.json", asdict(beat))
 
-    def _write_curve(self, at: state.State) -> None:
-        lines = "".join(json.dumps(line) + "\n" for line in at.curve)
+    def _write_curve(self, curve: Sequence[dict[str, float]]) -> None:
+        lines = "".join(json.dumps(line) + "\n" for line in curve)
         rundir.write_bytes(self.folder / "curve.jsonl", lines.encode())
 
     def finish(self) -> None:
         """Write the result last: from then on the trial is done."""
         at, last = self.state, self.trial.budgets[-1]
-        self._write_curve(at)
+        self._write_curve(at.curve)
         at.files["curve.jsonl"] = rundir.sha256_file(self.folder / "curve.jsonl")
         result = FoldResult(
             arm=self.trial.arm,

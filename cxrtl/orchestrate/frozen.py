@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import ray
 import torch
+from torch import Tensor
 
 from cxrtl import rundir, storage
 from cxrtl.config import Experiment, Recipe
@@ -22,25 +23,29 @@ from cxrtl.learn.augment import draw_views
 from cxrtl.learn.devices import settle
 from cxrtl.learn.weights import Weights
 from cxrtl.orchestrate.ledger import Machine
-from cxrtl.orchestrate.probe import Share
-from cxrtl.records import Prepared
+from cxrtl.records import Plan, Prepared
 
 Starts = Mapping[str, Weights | None]
 
 
 @dataclass(frozen=True)
 class Bank:
-    """Features by their hash, and by arm the hashes of those it is scored and trained on."""
+    """Features by their hash, and by arm the hashes of those it is scored and trained on. `held`: those that a process
+    has on its device, for all its folds."""
 
     arrays: dict[str, features.Array] = field(default_factory=dict)
     uses: dict[str, tuple[str, str]] = field(default_factory=dict)
+    held: dict[str, Tensor] = field(default_factory=dict)
 
     def part(self, arm: str, rows: npt.NDArray[np.int64], device: torch.device) -> features.Features | None:
         """Those of the images in these places of the prepared set; None where the arm computes its own."""
         if arm not in self.uses:
             return None
-        plain, views = (self.arrays[name] for name in self.uses[arm])
-        return features.part_of(plain, views, rows, device)
+        for name in self.uses[arm]:
+            if name not in self.held:
+                self.held[name] = features.on_device(self.arrays[name], device)
+        plain, views = (self.held[name] for name in self.uses[arm])
+        return features.part_of(plain, views, rows)
 
 
 def kept(experiment: Experiment, starts: Starts, prepared: Prepared) -> dict[str, bool]:
@@ -92,7 +97,7 @@ def bank(
     starts: Starts,
     prepared: Prepared,
     machine: Machine,
-    share: Share,
+    plan: Plan,
 ) -> Bank:
     """The features of `recipes`, read where they were computed before, else computed by as many tasks as fit.
 
@@ -112,7 +117,7 @@ def bank(
                 folder = home / "features" / name[:16]
                 found = features.read(folder, spec)
                 if found is None:
-                    _compute(folder, spec, recipe, start, prepared, share.gpus)
+                    _compute(folder, spec, recipe, start, prepared, plan)
                     found = features.read(folder, spec)
                 if found is None:
                     raise TrialError(f"features written to {folder} do not read back: is its disk sound?")
@@ -123,50 +128,54 @@ def bank(
 
 
 def _compute(
-    folder: Path, spec: dict[str, Any], recipe: Recipe, start: Weights, prepared: Prepared, gpus: float
+    folder: Path, spec: dict[str, Any], recipe: Recipe, start: Weights, prepared: Prepared, plan: Plan
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    task = ray.remote(num_cpus=spec["threads"], num_gpus=gpus)(_shard)
-    shared, first, calls = ray.put(start), 0, []
+    task = ray.remote(num_cpus=spec["threads"], num_gpus=plan.gpus_per_fold)(_shards)
+    shards, first = [], 0
     for number, path in enumerate(shard_paths(prepared)):
         rows = pq.read_metadata(path).num_rows
-        where = f"part-{number:05d}.safetensors"
-        calls.append(
-            task.remote(folder, where, spec, recipe, shared, path, (first, rows, prepared.images), prepared.channels)
-        )
+        shards.append(_Shard(f"part-{number:05d}.safetensors", path, first, rows))
         first += rows
+    # a task a shard; where each would cost a process of its own, as Ray has it on GPUs, one a process
+    tasks = min(plan.processes, len(shards)) if plan.gpus_per_fold else len(shards)
+    shared = ray.put(start)
+    calls = [task.remote(folder, spec, recipe, shared, prepared, shards[place::tasks]) for place in range(tasks)]
     try:
         done = ray.get(calls)
     except ray.exceptions.RayError as error:
         last = (str(error).strip().splitlines() or [""])[-1]
         raise TrialError(f"arm {recipe.name!r}: its frozen layers' features could not be computed: {last}") from None
-    features.finish(folder, spec, {name: digest for part in done for name, digest in part.items()})
+    features.finish(folder, spec, dict(sorted(item for part in done for item in part.items())))
 
 
-def _shard(
-    folder: Path,
-    name: str,
-    spec: dict[str, Any],
-    recipe: Recipe,
-    start: Weights,
-    path: Path,
-    place: tuple[int, int, int],
-    channels: int,
+@dataclass(frozen=True)
+class _Shard:
+    """`name`: of its features; `first`: the place of its first image among all, `rows` of which it has."""
+
+    name: str
+    path: Path
+    first: int
+    rows: int
+
+
+def _shards(
+    folder: Path, spec: dict[str, Any], recipe: Recipe, start: Weights, prepared: Prepared, shards: Sequence[_Shard]
 ) -> dict[str, str]:
-    """The features of one shard; `place`: its first image among all, its images, all images. Gives name → sha256."""
-    first, rows, images = place
+    """The features of some shards, one after another. Gives name → sha256."""
     settle(spec["threads"])
     memory.keep_freed_memory()
-    device = torch.device(spec["device"])
+    device, channels, found = torch.device(spec["device"]), prepared.channels, dict[str, str]()
     model = transfer.make_model(recipe.train, start, 2, 0, 0, device, channels=channels)
     body = freeze.split(recipe.train, model, 2).body
     assert body is not None
-    storage.fetch(path)
-    column = pq.read_table(path, columns=["pixels"])["pixels"].to_pylist()
-    pixels = np.frombuffer(b"".join(column), np.uint8).reshape(rows, channels, spec["size"], spec["size"])
-    changes = None
-    if spec["views"]:
-        drawn = draw_views(recipe.augment, spec["seed"], spec["views"], images)
-        changes = drawn[0][:, first : first + rows], drawn[1][:, first : first + rows]
-    found = features.compute(body, torch.from_numpy(pixels.copy()), changes, spec["precision"], device)
-    return features.write_part(folder, name, found)
+    drawn = draw_views(recipe.augment, spec["seed"], spec["views"], prepared.images) if spec["views"] else None
+    for shard in shards:
+        storage.fetch(shard.path)
+        column = pq.read_table(shard.path, columns=["pixels"])["pixels"].to_pylist()
+        pixels = np.frombuffer(b"".join(column), np.uint8).reshape(shard.rows, channels, spec["size"], spec["size"])
+        part = slice(shard.first, shard.first + shard.rows)
+        changes = (drawn[0][:, part], drawn[1][:, part]) if drawn else None
+        made = features.compute(body, torch.from_numpy(pixels.copy()), changes, spec["precision"], device)
+        found |= features.write_part(folder, shard.name, made)
+    return found

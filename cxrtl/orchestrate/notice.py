@@ -19,14 +19,18 @@ LOOK_EVERY = 5.0  # seconds, as Ray Train's own watcher
 
 
 class Notice:
-    """While entered, `given()` says whether one of `nodes`, by their ids, is being drained, or this process was sent
-    SIGTERM. Where no notice is in force, SIGTERM does what it did before."""
+    """While entered, `given()` says whether one of `nodes`, by their ids, is being drained, this process was sent
+    SIGTERM, or `give` was called. Where no notice is in force, SIGTERM does what it did before."""
 
     def __init__(self, nodes: Collection[str]) -> None:
         self._nodes, self._given, self._over = set(nodes), threading.Event(), threading.Event()
 
     def given(self) -> bool:
         return self._given.is_set()
+
+    def give(self) -> None:
+        """Have all that ask save and leave, as if their end were announced."""
+        self._given.set()
 
     def leave(self) -> None:
         """Raise what has Ray start the trial again, not on a drained node, without counting it as a failure."""

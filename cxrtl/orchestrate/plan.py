@@ -15,6 +15,7 @@ from cxrtl.orchestrate.cluster import Node
 from cxrtl.orchestrate.probe import Probe, Prober, Share
 from cxrtl.records import ArmEstimate, NodePlan, Plan, Prepared, Trial
 
+_MOST_PACKED = 16  # folds to a GPU that are tried unasked
 CPUS_BESIDE_GPU = 4  # what reads, draws and saves beside a GPU has use for
 
 
@@ -64,7 +65,8 @@ def shares(resources: Resources, nodes: Sequence[Node], todo: int, threads: int 
         cpus = cpus or max(1, min(most, CPUS_BESIDE_GPU))
         if workers > 1:
             return [Share(cpus, gpus, workers=workers)]
-        packs = [resources.folds_per_gpu] if resources.folds_per_gpu != "auto" else [1, 2, 4, 8]
+        asked = resources.folds_per_gpu
+        packs = _packs(limit, Share(cpus, gpus), nodes) if asked == "auto" else [asked]
         return [Share(cpus, gpus, folds) for folds in packs if folds == packs[0] or (gpus == 1 and folds <= limit)]
     if cpus:
         return [Share(cpus, 0.0, workers=workers)]
@@ -74,6 +76,13 @@ def shares(resources: Resources, nodes: Sequence[Node], todo: int, threads: int 
     # all that are to do run at once already with these: half the threads would only slow them
     enough = [share for share in open_ if room.fit(share, nodes) >= limit * workers]
     return open_[max(len(enough) - 1, 0) :]
+
+
+def _packs(limit: int, share: Share, nodes: Sequence[Node]) -> list[int]:
+    """Folds to a GPU worth trying, among them those that end in one, two or three waves of even packs."""
+    gpus = max(room.fit(share, nodes), 1)
+    even = {-(-limit // (gpus * waves)) for waves in (1, 2, 3)}
+    return sorted({1, 2, 4, 8} | {folds for folds in even if 0 < folds <= _MOST_PACKED})
 
 
 def packs(todo: Sequence[Trial], step_seconds: Mapping[str, float], folds: int) -> list[tuple[Trial, ...]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 import statistics
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import ray
 import torch
@@ -15,12 +17,12 @@ from torch import nn
 from cxrtl.config import Recipe
 from cxrtl.errors import CxrtlError, TrialError
 from cxrtl.learn import features, freeze, loop, memory, objective, state, transfer
-from cxrtl.learn.devices import own_stream, settle
+from cxrtl.learn.devices import own_stream, settle, side_by_side
 from cxrtl.learn.precision import Precision, choose
 from cxrtl.learn.weights import Weights
 from cxrtl.records import Prepared
 
-TIMED_STEPS = {"cpu": 3, "cuda": 60}
+TIMED_STEPS = {"cpu": 3, "cuda": 30}
 _FEWER_UNLESS = 0.97  # of the time: a costlier layout must be this much faster to be taken
 _FORMATS_DIFFER = 1.15  # bf16 is left where fp32 is this much faster
 
@@ -57,12 +59,32 @@ class Probe:
 
 @dataclass(frozen=True)
 class Prober:
-    """Times arms. `precision` holds what a run was begun with; other arms' is found out. `kept`: see `frozen`."""
+    """Times arms. `precision` holds what a run was begun with; other arms' is found out. `kept`: see `frozen`.
+
+    Leave it through `with`: that ends the processes that use GPUs, which stay from layout to layout and arm to arm.
+    """
 
     starts: Mapping[str, Weights | None]
     prepared: Prepared
     precision: Mapping[str, Precision]
     kept: Mapping[str, bool]
+    timers: list[Any] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self.timers:
+            ray.kill(self.timers.pop())
+
+    def _start(self, share: Share, count: int, given: Sequence[Any]) -> list[Any]:
+        """Begin to time in so many processes. Ray would end those of tasks that use a GPU after one."""
+        if not share.gpus:
+            task = ray.remote(num_cpus=share.cpus, max_retries=1)(probe_arm)
+            return [task.remote(*given) for _ in range(count)]
+        actor = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=1, max_task_retries=1)(_Timer)
+        self.timers.extend(actor.remote() for _ in range(count - len(self.timers)))
+        return [timer.time.remote(*given) for timer in self.timers[:count]]
 
     def time(self, recipe: Recipe, share: Share, processes: int) -> Probe:
         """Time `recipe` in as many processes at once; of several workers, one's part of the step.
@@ -70,14 +92,13 @@ class Prober:
         Raises:
             TrialError: a step failed; the rest of the run would, too.
         """
-        remote = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=1)(probe_arm)
         start, kept = ray.put(self.starts[recipe.name]), self.kept.get(recipe.name, False)
         if share.workers > 1:
             part = max(2, -(-recipe.train.batch_size // share.workers))  # alone, BatchNorm needs two
             recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"batch_size": part})})
         given = (recipe, start, self.prepared, self.precision.get(recipe.name), share, kept)
         try:
-            found: list[Probe] = ray.get([remote.remote(*given) for _ in range(processes * share.workers)])
+            found: list[Probe] = ray.get(self._start(share, processes * share.workers, given))
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
             if isinstance(cause, CxrtlError):
@@ -100,24 +121,52 @@ class Prober:
     ) -> tuple[Share, Probe]:
         """Of shares, each with the folds it trains at once on the whole cluster, the one that ends `todo` soonest.
 
-        They are tried from the first on, and the first that the next does not beat is taken: of two that differ by
-        less than timing can tell, the one of fewer threads, or fewer folds to a process. More folds to a process are
-        not tried where what fewer took of a GPU says that they would not fit: `fits(share, folds at once, probe)`.
+        They are tried from the first on: more threads for as long as that helps, more folds to a process for as long as
+        together they get faster, and what fewer took of a GPU does not say that they would not fit (`fits(share, folds
+        at once, probe)`). Of two that differ by less than timing can tell, the one of fewer threads or folds is taken.
         """
         best: tuple[float, Share, Probe] | None = None
+        last: tuple[Share, Probe] | None = None
+        steps: dict[int, float] = {}  # seconds of one, by the folds to a process
         for share, at_once in open_:
-            if best:
-                _, last, seen = best
-                expected = replace(seen, gpu_used=seen.gpu_used * share.folds // last.folds)
+            processes = -(-at_once // share.folds)
+            if last:
+                expected = replace(last[1], gpu_used=last[1].gpu_used * share.folds // last[0].folds)
                 if not fits(share, at_once, expected):
                     break
-            found = self.time(recipe, share, -(-at_once // share.folds))
-            seconds = -(-todo // at_once) * found.step_seconds
-            if best and seconds > best[0] * _FEWER_UNLESS:
-                break
-            best = seconds, share, found
+            found = self.time(recipe, share, processes)
+            steps[share.folds] = found.step_seconds
+            seconds = _makespan(todo, share.folds, processes, steps)
+            better = best is None or seconds <= best[0] * _FEWER_UNLESS
+            if better:
+                best = seconds, share, found
+            if last:
+                packed = share.folds > last[0].folds
+                if not (_rate(share, found) * _FEWER_UNLESS >= _rate(*last) if packed else better):
+                    break
+            last = share, found
         assert best
         return best[1:]
+
+
+def _rate(share: Share, probe: Probe) -> float:
+    """Steps a second of all folds of a process."""
+    return share.folds / probe.step_seconds
+
+
+def _makespan(todo: int, folds: int, processes: int, steps: Mapping[int, float]) -> float:
+    """When `todo` folds of one step end that train in packs of `folds`, the last pack perhaps of fewer."""
+    packs, rest = divmod(todo, folds)
+    waves, beside = divmod(packs, processes)
+    seconds = (waves + bool(beside)) * steps[folds]
+    return seconds + (min(steps[many] for many in steps if many >= rest) if rest and not beside else 0)
+
+
+class _Timer:
+    """An actor."""
+
+    def time(self, *given: Any) -> Probe:
+        return probe_arm(*given)
 
 
 def probe_arm(
@@ -128,6 +177,7 @@ def probe_arm(
     memory.keep_freed_memory()
     device = torch.device("cuda" if share.gpus and torch.cuda.is_available() else "cpu")
     if device.type == "cuda":  # this process may have timed another layout before
+        gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     classes, task = len(prepared.classes), prepared.task
@@ -166,38 +216,54 @@ def _step_seconds(
     device: torch.device,
     kept: bool,
 ) -> float:
-    """Median seconds a step of `folds` folds side by side in this process, once it is warm."""
-    with ThreadPoolExecutor(folds) as threads:
-        timed = [threads.submit(_time_fold, recipe, start, prepared, precision, device, kept) for _ in range(folds)]
-        return statistics.median(each.result() for each in timed)
+    """Median seconds a step of `folds` folds side by side in this process, once all are warm."""
+    # made in turn: tracing a model changes `nn.Module` for all threads meanwhile (pytorch#112775)
+    made = [_fold(recipe, start, prepared, precision, device, kept) for _ in range(folds)]
+    return statistics.median(side_by_side(made))
 
 
-def _time_fold(
+def _fold(
     recipe: Recipe, start: Weights | None, prepared: Prepared, precision: Precision, device: torch.device, kept: bool
-) -> float:
-    train, classes, count = recipe.train, len(prepared.classes), TIMED_STEPS[device.type]
-    with own_stream(device):
-        model = transfer.make_model(train, start, classes, 0, 0, device, prepared.task, prepared.channels)
-        optimizer = transfer.make_optimizer(train, model, classes)
-        side = prepared.image_size
-        images = loop.Images(
-            torch.zeros((train.batch_size, prepared.channels, side, side), dtype=torch.uint8, device=device),
-            objective.blank_targets(prepared.task, train.batch_size, classes, side).to(device),
-        )
-        net = features.net(train, model, classes, prepared.task, kept)
-        if kept:
-            body = freeze.split(train, model, classes).body
-            assert body is not None
-            made = features.compute(body, images.pixels.cpu(), None, precision, device)[0]
-            noise = torch.rand_like(made).to(device)  # of images all alike, BatchNorm would divide by nothing
-            rows = torch.arange(train.batch_size, device=device)
-            images = replace(images, features=features.Features(noise, noise, rows))
+) -> Callable[[threading.Barrier], float]:
+    """A fold on blank images, which waits for the others, gives the seconds a step that it then takes, and on a GPU is
+    scored at the end, for the memory that takes."""
+    train, classes, task, count = recipe.train, len(prepared.classes), prepared.task, TIMED_STEPS[device.type]
+    model = transfer.make_model(train, start, classes, 0, 0, device, task, prepared.channels)
+    optimizer = transfer.make_optimizer(train, model, classes)
+    side = prepared.image_size
+
+    def blank(images: int) -> loop.Images:
+        pixels = torch.zeros((images, prepared.channels, side, side), dtype=torch.uint8, device=device)
+        return loop.Images(pixels, objective.blank_targets(task, images, classes, side).to(device))
+
+    images = blank(train.batch_size)
+    net = features.net(train, model, classes, task, kept)
+    if kept:
+        body = freeze.split(train, model, classes).body
+        assert body is not None
+        made = features.compute(body, images.pixels.cpu(), None, precision, device)[0]
+        noise = torch.rand_like(made).to(device)  # of images all alike, BatchNorm would divide by nothing
+        rows = torch.arange(train.batch_size, device=device)
+        images = replace(images, features=features.Features(noise, noise, rows))
+    # A save stops the clock. What comes before the first, which warms up, is left out of the time.
+    every = 1 if device.type == "cpu" else count
+    timed = train.model_copy(update={"budgets": (count + every + 1,), "checkpoint_every": every})
+    setting = loop.Setting(timed, recipe.augment, 0, 0, classes, precision, device, task)
+
+    def run(gate: threading.Barrier) -> float:
         marks: list[tuple[int, float]] = []
-        hooks = loop.Hooks(lambda _: None, lambda at: marks.append((at.iteration, at.train_seconds)), lambda _: None)
-        # A save stops the clock. What comes before the first, which warms up, is left out of the time.
-        every = 1 if device.type == "cpu" else count
-        timed = train.model_copy(update={"budgets": (count + every + 1,), "checkpoint_every": every})
-        setting = loop.Setting(timed, recipe.augment, 0, 0, classes, precision, device, prepared.task)
-        loop.fit(setting, images, net, optimizer, state.State(), hooks)
-    steps = marks[-1][0] - marks[0][0]
-    return (marks[-1][1] - marks[0][1]) / steps
+
+        def mark(at: state.State) -> None:
+            if not marks:
+                gate.wait()
+            marks.append((at.iteration, at.train_seconds))
+
+        def score(_: state.State) -> None:
+            if device.type == "cuda" and not kept:  # on a CPU it takes seconds, and a head takes next to nothing
+                loop.predict(setting, blank(loop.EVALUATION_BATCH["cuda"]), net)
+
+        with own_stream(device):
+            loop.fit(setting, images, net, optimizer, state.State(), loop.Hooks(score, mark))
+        return (marks[-1][1] - marks[0][1]) / (marks[-1][0] - marks[0][0])
+
+    return run

@@ -68,15 +68,17 @@ def streams(
 ) -> bool:
     """Whether a set of `size` bytes is read from disk as it is used, `folds` training at once.
 
-    `auto`: where the copies that a node's folds hold, and the object store's, take more than half of its memory, or
+    `auto`: where the copies that a node's processes hold, and the object store's, take more than half of its memory, or
     those on a GPU more than half of the GPU's.
     """
     if experiment.resources.images != "auto":
         return experiment.resources.images == "stream"
     gpu = min(probe.gpu_memory for probe in probes.values()) / 2
-    on_gpu = size * share.folds / min(share.gpus, 1) if share.gpus else 0
+    on_gpu = size / min(share.gpus, 1) if share.gpus else 0
     return on_gpu > gpu or any(
-        size * (here + 1) > node.memory / 2 for node, here in _folds_on(share, nodes, folds) if node.memory
+        size * (_processes(share, here) + 1) > node.memory / 2
+        for node, here in _folds_on(share, nodes, folds)
+        if node.memory
     )
 
 
@@ -87,13 +89,17 @@ def _folds_on(share: Share, nodes: Sequence[Node], folds: int) -> list[tuple[Nod
     return [(node, here) for node, here in found if here]
 
 
-def gpu_bytes(share: Share, probe: Probe, size: int) -> int:
-    """What a process takes of its GPU, if each of its folds keeps `size` bytes of images there; else its features."""
-    return probe.gpu_used + CUDA_CONTEXT + (probe.features or size) * share.folds
+def _processes(share: Share, folds: int) -> int:
+    return -(-folds // share.folds)
+
+
+def gpu_bytes(probe: Probe, size: int) -> int:
+    """What a process takes of its GPU, whose folds share `size` bytes of images there; else their features."""
+    return probe.gpu_used + CUDA_CONTEXT + (probe.features or size)
 
 
 def fits_gpu(share: Share, probe: Probe, size: int) -> bool:
-    return not share.gpus or gpu_bytes(share, probe, size) <= probe.gpu_memory * min(share.gpus, 1)
+    return not share.gpus or gpu_bytes(probe, size) <= probe.gpu_memory * min(share.gpus, 1)
 
 
 def require_gpu(share: Share, probes: Mapping[str, Probe], size: int) -> int:
@@ -104,12 +110,12 @@ def require_gpu(share: Share, probes: Mapping[str, Probe], size: int) -> int:
     """
     if not share.gpus:
         return 0
-    arm, probe = max(probes.items(), key=lambda item: gpu_bytes(share, item[1], size))
-    need, whole = gpu_bytes(share, probe, size), probe.gpu_memory
+    arm, probe = max(probes.items(), key=lambda item: gpu_bytes(item[1], size))
+    need, whole = gpu_bytes(probe, size), probe.gpu_memory
     if fits_gpu(share, probe, size):
         return need // share.folds
-    fold = (need - CUDA_CONTEXT) / share.folds
-    together = int((whole * min(share.gpus, 1) - CUDA_CONTEXT) / fold)
+    rest = whole * min(share.gpus, 1) - (need - probe.gpu_used)
+    together = int(rest / max(probe.gpu_used / share.folds, 1))
     fraction = math.ceil(need / whole * 100) / 100
     if together >= 1:
         change = f"set resources.folds_per_gpu to {together}"
@@ -134,8 +140,8 @@ def require_memory(
     """
     each = max(probe.memory for probe in probes.values())
     for node, here in _folds_on(share, nodes, folds):
-        processes = -(-here // share.folds)
-        copies = 0 if streamed else size * (here + 1)
+        processes = _processes(share, here)
+        copies = 0 if streamed else size * (processes + 1)
         if not node.memory or processes * each + copies <= node.memory:
             continue
         fewer = int(node.memory / each) * share.folds // share.workers

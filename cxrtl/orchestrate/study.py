@@ -205,8 +205,8 @@ def _go_on(folder: RunDir, todo: _Todo, saved: dict[str, Any] | None, session: S
     open_arms = {trial.arm for trial in left}
     recipes = [recipe for recipe in experiment.recipes if recipe.name in open_arms]
     begun = saved or {"precision_by_arm": {}, "threads": 0}
-    prober = Prober(todo.starts, todo.prepared, begun["precision_by_arm"], todo.kept)
-    share, probes = plan.lay_out(experiment, recipes, left, nodes, prober, begun["threads"])
+    with Prober(todo.starts, todo.prepared, begun["precision_by_arm"], todo.kept) as prober:
+        share, probes = plan.lay_out(experiment, recipes, left, nodes, prober, begun["threads"])
     drawn = plan.make(experiment, todo.trials, todo.done, nodes, share, probes, folder.root, todo.prepared)
     watcher.planned(folder, drawn)
     if options.plan_only:
@@ -223,7 +223,7 @@ def _go_on(folder: RunDir, todo: _Todo, saved: dict[str, Any] | None, session: S
     if frozen_arms:
         watcher.stage("computing what frozen layers give")
     machine = ledger.Machine(drawn.device, precision, share.cpus)
-    bank = frozen.bank(options.home, experiment.seed, frozen_arms, todo.starts, todo.prepared, machine, share)
+    bank = frozen.bank(options.home, experiment.seed, frozen_arms, todo.starts, todo.prepared, machine, drawn)
     session.features_seconds = time.monotonic() - began
     if drawn.streams:
         watcher.stage("writing pixels to stream")

@@ -21,6 +21,10 @@ class Writer:
         self.wait()
         self._last = self._thread.submit(job)
 
+    def idle(self) -> bool:
+        """Whether a job given now would begin at once."""
+        return self._last is None or self._last.done()
+
     def wait(self) -> None:
         """Until everything given so far is written."""
         last, self._last = self._last, None

@@ -22,7 +22,7 @@ from cxrtl import storage
 from cxrtl.config import Recipe, Train
 from cxrtl.data.images import Grey, How
 from cxrtl.errors import ConfigError, DamagedError, PredictionsError
-from cxrtl.learn import backbones, transfer
+from cxrtl.learn import backbones, devices, transfer
 from cxrtl.learn.augment import Normalise
 from cxrtl.predictions import FloatArray
 from cxrtl.records import Task
@@ -190,4 +190,6 @@ def called(scores: FloatArray, classes: Sequence[str], task: Task) -> list[str]:
 
 
 def best_device() -> torch.device:
+    """Where scores are computed: in fp32, as held-out images were scored."""
+    devices.exact()
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -37,10 +37,10 @@ def heads(
     drawn = augment.draw_views(change, 0, train.views, 41) if change.active else None
     model = transfer.make_model(train, None, 2, 0, 0, CPU)
     net, parts = features.net(train, model, 2, "binary", cached), []
-    arrays = bank(train, change, precision) if cached else None
+    arrays = [features.on_device(part, CPU) for part in bank(train, change, precision)] if cached else None
     for rows in (TRAINED, HELD_OUT):
         views = (drawn[0][:, rows], drawn[1][:, rows]) if drawn else None
-        found = features.part_of(*arrays, rows, CPU) if arrays else None
+        found = features.part_of(*arrays, rows) if arrays else None
         parts.append(loop.Images(whole.pixels[rows], whole.targets[rows], views, found))
     setting = loop.Setting(train, change, 0, 0, 2, precision, CPU)
     optimizer = transfer.make_optimizer(train, model, 2)
@@ -115,7 +115,7 @@ def test_kept_features_come_back_as_they_were_or_not_at_all(tmp_path: Path, dtyp
     features.finish(tmp_path, spec, named)
     found = features.read(tmp_path, spec)
     assert found is not None
-    kept = features.part_of(np.zeros((5, 4), np.float32), found, np.arange(5), CPU)
+    kept = features.part_of(torch.zeros(5, 4), features.on_device(found, CPU), np.arange(5))
     assert torch.equal(kept.views, torch.cat(parts, dim=1).flatten(0, 1)) and kept.views.dtype == dtype
     assert torch.equal(kept.batch(torch.tensor([4, 0]), torch.tensor([1, 0])), kept.views[[9, 0]])
     assert features.read(tmp_path, {**spec, "views": 3}) is None

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,6 +124,21 @@ def test_folds_side_by_side_in_one_process_equal_folds_alone() -> None:
     assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
 
 
+@pytest.mark.parametrize("task", ["binary", "multilabel", "segmentation"])
+def test_part_of_shared_images_equals_images_of_its_own(task: Task) -> None:
+    train, whole = recipe(4, class_weights=True), images(41, task=task)
+    order = torch.randperm(41, generator=torch.Generator().manual_seed(0))
+    own, shared = Run(train, task=task), Run(train, task=task)
+    parts = [order[:30].sort().values, order[30:].sort().values]
+    own.images, own.held_out = (loop.Images(whole.pixels[rows], whole.targets[rows]) for rows in parts)
+    shared.images, shared.held_out = (replace(whole, rows=rows) for rows in parts)
+    assert [len(shared.images), len(shared.held_out)] == [30, 11]
+    for one, other in ((own.images, shared.images), (own.held_out, shared.held_out)):
+        pairs = zip(one.truth(), other.truth(), strict=True)
+        assert all(torch.equal(mine.nan_to_num(2), theirs.nan_to_num(2)) for mine, theirs in pairs)
+    assert torch.equal(own.fit().scores[4], shared.fit().scores[4])
+
+
 def test_folds_and_seeds_differ() -> None:
     assert not torch.equal(Run(recipe(5)).fit().scores[5], Run(recipe(5), fold=1).fit().scores[5])
 
@@ -147,6 +166,24 @@ def test_clock_leaves_out_what_happens_between_steps() -> None:
     started = time.perf_counter()
     run.fit()
     assert run.state.train_seconds <= time.perf_counter() - started - 2  # two milestones slept
+
+
+def test_what_a_step_holds_ends_with_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU that is gigabytes, which the next fold needs before Python looks for cycles."""
+    held = []
+
+    class Watched(step.Step):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            held.append(weakref.ref(self))
+
+    monkeypatch.setattr(loop, "Step", Watched)
+    gc.disable()
+    try:
+        Run(recipe(2)).fit()
+        assert [ref() for ref in held] == [None]
+    finally:
+        gc.enable()
 
 
 def test_diverged_training_is_an_error_that_names_the_rate() -> None:

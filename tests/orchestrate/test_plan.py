@@ -97,7 +97,7 @@ def test_plan_says_how_much_of_a_gpu_a_fold_takes(tmp_path: Path) -> None:
         for name, used in (("a", 2), ("b", 3))
     }
     laid = drawn(tmp_path, [Node(8, 2, 64 * gib)], Share(4, 1.0, 2), found)
-    fold = (3 * gib + room.CUDA_CONTEXT) // 2 + flat.size(phantom(tmp_path))  # the images lie on the GPU, too
+    fold = (3 * gib + room.CUDA_CONTEXT + flat.size(phantom(tmp_path))) // 2  # the images lie there once for both
     assert (laid.gpu_bytes_per_fold, laid.gpu_bytes, laid.process_bytes) == (fold, 16 * gib, gib)
     assert (laid.concurrent, laid.processes, laid.nodes[0].processes) == (4, 2, 2)
 
@@ -148,8 +148,11 @@ def test_ten_thousand_trials_on_five_hundred_nodes_are_planned_in_a_moment(tmp_p
         ({}, [Node(8, 0)], 1, [Share(8, 0)]),  # one fold: nothing else wants the cores
         ({"max_concurrent": 2}, [Node(8, 0)], 10, [Share(4, 0), Share(8, 0)]),
         ({"cpus_per_fold": 3}, [Node(8, 0)], 10, [Share(3, 0)]),
-        ({}, [Node(16, 2)], 10, [Share(4, 1), Share(4, 1, 2), Share(4, 1, 4), Share(4, 1, 8)]),
-        ({}, [Node(2, 1)], 3, [Share(2, 1), Share(2, 1, 2)]),
+        ({}, [Node(16, 2)], 10, [Share(4, 1), *(Share(4, 1, folds) for folds in (2, 3, 4, 5, 8))]),  # 5: one wave
+        ({}, [Node(4, 1)], 10, [Share(4, 1), *(Share(4, 1, folds) for folds in (2, 4, 5, 8, 10))]),
+        ({}, [Node(4, 1)], 50, [Share(4, 1), *(Share(4, 1, folds) for folds in (2, 4, 8))]),
+        ({"max_concurrent": 6}, [Node(4, 1)], 50, [Share(4, 1), *(Share(4, 1, folds) for folds in (2, 3, 4, 6))]),
+        ({}, [Node(2, 1)], 3, [Share(2, 1), Share(2, 1, 2), Share(2, 1, 3)]),
         ({"folds_per_gpu": 3}, [Node(2, 1)], 10, [Share(2, 1, 3)]),
         ({"gpus_per_fold": 0.5}, [Node(8, 1)], 10, [Share(4, 0.5)]),
         ({"workers_per_fold": 2}, [Node(8, 0)], 2, [Share(2, 0, workers=2), Share(4, 0, workers=2)]),
@@ -213,6 +216,32 @@ def test_a_pack_that_would_not_fit_a_gpu_is_not_tried(tmp_path: Path) -> None:
     prober = Measured({}, phantom(tmp_path), {}, {})
     share, _ = plan.lay_out(made, made.recipes[:1], plan.trials(made, 10), [Node(8, 1)], prober)
     assert share == Share(4, 1.0, 2) and tried == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("steps", "chosen", "tried"),
+    [  # ten folds on one GPU, seconds a step by the folds that share it
+        ({1: 1.0, 2: 1.2, 4: 2.0, 5: 2.4, 8: 3.6, 10: 4.3}, 10, [1, 2, 4, 5, 8, 10]),  # one wave, not 4.8 s
+        ({1: 1.0, 2: 1.2, 4: 2.0, 5: 2.4, 8: 3.6, 10: 4.7}, 5, [1, 2, 4, 5, 8, 10]),  # by less than timing can tell
+        ({1: 1.0, 2: 1.2, 4: 1.6, 5: 2.3, 8: 4.0}, 4, [1, 2, 4, 5]),  # 4, 4 and 2: 4.4 s; five get on more slowly
+        ({1: 1.0, 2: 1.9, 4: 3.8}, 2, [1, 2, 4]),
+        ({1: 1.0, 2: 2.0}, 1, [1, 2]),
+    ],
+)
+def test_folds_share_a_gpu_as_ends_all_of_them_soonest(
+    steps: dict[int, float], chosen: int, tried: list[int], tmp_path: Path
+) -> None:
+    found = []
+
+    class Measured(Prober):
+        def time(self, recipe: Recipe, share: Share, processes: int) -> plan.Probe:
+            found.append(share.folds)
+            return plan.Probe("cuda", "", "bf16", steps[share.folds], 10, gpu_memory=2**40)
+
+    made = experiment()
+    prober = Measured({}, phantom(tmp_path), {}, {})
+    share, _ = plan.lay_out(made, made.recipes[:1], plan.trials(made, 10)[::2], [Node(8, 1)], prober)
+    assert (share.folds, found) == (chosen, tried)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,8 +89,10 @@ def test_fraction_of_a_gpu(resources: dict[str, object], used: int, advice: str,
 def test_images_on_a_gpu_count_and_features_take_their_place(tmp_path: Path) -> None:
     share, size = Share(1, 1.0, 2), GIB
     plain, frozen = probe(gpu_memory=4 * GIB, gpu_used=GIB), probe(gpu_memory=4 * GIB, gpu_used=GIB, features=2 * GIB)
-    assert room.gpu_bytes(share, plain, size) == GIB + room.CUDA_CONTEXT + 2 * GIB and room.fits_gpu(share, plain, size)
-    assert not room.fits_gpu(share, frozen, size) and not room.fits_gpu(Share(1, 0.5), plain, 2 * GIB)
+    assert room.gpu_bytes(plain, size) == 2 * GIB + room.CUDA_CONTEXT and room.fits_gpu(share, plain, size)
+    assert room.gpu_bytes(frozen, size) == 3 * GIB + room.CUDA_CONTEXT and room.fits_gpu(share, frozen, size)
+    assert not room.fits_gpu(share, replace(frozen, features=3 * GIB), size)
+    assert not room.fits_gpu(Share(1, 0.5), plain, 2 * GIB)
 
 
 @pytest.mark.parametrize(
@@ -120,8 +123,11 @@ def test_memory_of_a_node(resources: dict[str, object], memory: int, advice: str
         ("auto", [Node(9, 0, 600)], Share(1, 0), 100, False),  # no more than two are to do
         ("auto", [Node(2, 0, 9000), Node(2, 0, 600)], Share(1, 0), 101, True),
         ("auto", [Node(2, 0, 9000), Node(1, 0, 600)], Share(2, 0), 101, False),  # the small one holds none
-        ("auto", [Node(4, 1, 9000)], Share(1, 1.0, 2), 20, False),  # on a GPU of 80 bytes
-        ("auto", [Node(4, 1, 9000)], Share(1, 1.0, 2), 21, True),
+        ("auto", [Node(4, 1, 9000)], Share(1, 1.0, 2), 40, False),  # on a GPU of 80 bytes, once for both folds
+        ("auto", [Node(4, 1, 9000)], Share(1, 1.0, 2), 41, True),
+        ("auto", [Node(4, 1, 150)], Share(1, 1.0, 2), 37, False),  # in memory, once for both and in the object store
+        ("auto", [Node(4, 1, 150)], Share(1, 1.0, 2), 38, True),
+        ("auto", [Node(4, 1, 9000)], Share(1, 0.5), 20, False),
         ("auto", [Node(4, 1, 9000)], Share(1, 0.5), 21, True),
         ("memory", [Node(2, 0, 600)], Share(1, 0), 101, False),
         ("stream", [Node(2, 0, 600)], Share(1, 0), 1, True),

@@ -25,6 +25,17 @@ def test_jobs_run_in_order_in_another_thread_and_are_waited_for() -> None:
     assert done == [0, 1, 2] and threading.current_thread() not in threads
 
 
+def test_idle_means_that_a_job_would_begin_at_once() -> None:
+    go = threading.Event()
+    with Writer() as writer:
+        assert writer.idle()
+        writer(lambda: go.wait(10) and None)
+        assert not writer.idle()
+        go.set()
+        writer.wait()
+        assert writer.idle()
+
+
 def test_a_fault_is_raised_by_the_next_call_and_nothing_follows_it() -> None:
     done: list[int] = []
 
