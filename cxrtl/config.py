@@ -29,7 +29,7 @@ from cxrtl.train_config import Train as Train
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 TAKEN = ("figures", "lock", "tensorboard")  # what a run folder holds beside its arms
-DATA_HOME = {"CXRTL_DATA": "../shared/data"}  # what `$CXRTL_DATA` in a path means where it is not set
+DATA_HOME = {"CXRTL_DATA": "../shared/data"}  # what `$CXRTL_DATA` in a path means where it is not set, but in a job
 
 
 class Resources(Table):
@@ -234,12 +234,20 @@ def expand(path: str) -> Path:
 
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[2]
-        found = os.environ.get(name, DATA_HOME.get(name))
+        found = os.environ.get(name, None if in_job() else DATA_HOME.get(name))
         if found is None:
-            raise ConfigError(f"path {path!r}: environment variable {name} is not set. Set it or write the path out.")
+            where = " where the cluster's `ray start` is called" if in_job() else ""
+            raise ConfigError(
+                f"path {path!r}: environment variable {name} is not set. Set it{where} or write the path out."
+            )
         return found
 
     return Path(re.sub(r"\$(?:\{(\w+)\}|(\w+))", value, path)).expanduser().absolute()
+
+
+def in_job() -> bool:
+    """Whether this is a job of a Ray cluster: the current folder is a copy that is thrown away."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
 def _faults(error: ValidationError) -> list[str]:

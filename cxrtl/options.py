@@ -46,17 +46,13 @@ Folder = Annotated[Path, typer.Argument(parser=place, metavar="RUN", help="The r
 
 def home_folder(given: Path | None) -> Path:
     """Where runs and prepared sets live. A Ray job's working directory is a copy that is thrown away: not there."""
-    fallback = Path.home() / "cxrtl" if _in_job() else Path()
+    fallback = Path.home() / "cxrtl" if config.in_job() else Path()
     return (given or storage.place(os.environ.get("CXRTL_HOME") or fallback)).expanduser().absolute()
 
 
 def lasting(path: Path) -> Path:
     """Where a path of a run, or of what a verb writes, lies: if relative, from here, in a Ray job from home."""
-    return (home_folder(None) if _in_job() else Path()) / path
-
-
-def _in_job() -> bool:
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    return (home_folder(None) if config.in_job() else Path()) / path
 
 
 def data_of(source: Path, overrides: list[str]) -> config.Data:

@@ -110,6 +110,16 @@ def test_paths_fill_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         config.expand("$SOMEWHERE/x")
 
 
+def test_a_job_has_no_data_folder_but_the_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXRTL_DATA", raising=False)
+    assert config.expand("$CXRTL_DATA/x").name == "x"
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(ConfigError, match=r"CXRTL_DATA is not set\. Set it where the cluster's `ray start` is called"):
+        config.expand("$CXRTL_DATA/x")
+    monkeypatch.setenv("CXRTL_DATA", "/mnt/data")
+    assert config.expand("$CXRTL_DATA/x") == Path("/mnt/data/x")
+
+
 def test_patient_pattern_needs_a_group() -> None:
     with pytest.raises(ConfigError, match="has no group"):
         config.parse({"name": "x", "data": {"source": "folder", "path": "x", "patient_pattern": "person"}})

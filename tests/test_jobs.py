@@ -1,4 +1,4 @@
-"""What `ray job submit` and `ray up` get to see."""
+"""Jobs, and the clusters that the shipped configurations start, at work."""
 
 from __future__ import annotations
 
@@ -6,57 +6,27 @@ import json
 import os
 import re
 import secrets
-import shlex
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import jsonschema
 import pytest
-import typer.main
 import yaml
 
-from cxrtl.cli import app
-from tests.orchestrate.helpers import experiment, wait_for
-from tests.rayjob import RAYJOB
+from tests.orchestrate.helpers import experiment, gone, wait_for
+from tests.test_configurations import blocks
+from tests.test_spot import Metadata
 
 ROOT = Path(__file__).parents[1]
-RAY = str(Path(sys.executable).with_name("ray"))
-
-
-def test_cluster_file_satisfies_rays_own_schema() -> None:
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
-    validate_config(prepare_config(config))
-
-
-def test_cluster_keeps_its_door_shut() -> None:
-    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
-    head, worker = (" ".join(config[f"{kind}_start_ray_commands"]) for kind in ("head", "worker"))
-    assert "--dashboard-host=127.0.0.1" in head and "0.0.0.0" not in head
-    assert "RAY_AUTH_MODE=token" in head and "RAY_AUTH_MODE=token" in worker
-    assert all("CXRTL_KEY_FILE=/mnt/" in command for command in (head, worker))  # a key that outlives the machines
-    types = config["available_node_types"]
-    assert types["gpu_worker"]["min_workers"] == 0 and config["idle_timeout_minutes"] > 0
-    assert types["gpu_worker"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
-    assert "InstanceMarketOptions" not in types["head"]["node_config"]  # on demand
-
-
-def test_every_package_of_the_project_is_set_up_on_the_cluster() -> None:
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    commands = " ".join(yaml.safe_load((ROOT / "cluster.yaml").read_text())["setup_commands"])
-    for requirement in wanted:
-        name = requirement.split(">")[0].split("[")[0]
-        assert name in commands or name == "numpy", name  # numpy comes with any of them
+BIN = Path(sys.executable).parent
 
 
 def test_jobs_are_the_command_line() -> None:
@@ -76,92 +46,86 @@ def test_a_job_looks_for_runs_in_its_home(tmp_path: Path) -> None:
     assert done.returncode == 2 and f"{tmp_path}/runs/mine holds no run" in done.stderr
 
 
-def parses(entrypoint: str) -> dict[str, Any]:
-    """The options of a command line of ours, as our own parser reads them; it raises where it cannot."""
-    name, verb, *words = shlex.split(entrypoint)
-    assert name == "cxrtl"
-    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    params: dict[str, Any] = commands[verb].make_context(verb, words).params
-    return params
-
-
-def test_kubernetes_job() -> None:
-    raw = yaml.safe_load((ROOT / "jobs/rayjob.yaml").read_text())
-    jsonschema.validate(raw, RAYJOB)
-    spec, cluster = raw["spec"], raw["spec"]["rayClusterSpec"]
-    assert parses(spec["entrypoint"])["home"] == Path("/mnt/cxrtl")
-    assert spec["backoffLimit"] > 0 and spec["shutdownAfterJobFinishes"]
-    assert cluster["authOptions"]["mode"] == "token" and cluster["workerGroupSpecs"][0]["minReplicas"] == 0
-    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
-        pod = group["template"]["spec"]
-        (container,) = pod["containers"]
-        volumes = {volume["name"]: volume for volume in pod["volumes"]}
-        mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
-        assert "persistentVolumeClaim" in mounts["/mnt/cxrtl"]
-        env = {item["name"]: item["value"] for item in container["env"]}
-        assert env["CXRTL_HOME"] == "/mnt/cxrtl" and env["CXRTL_KEY_FILE"].startswith("/mnt/cxrtl/")
-        assert not [name for name in env if re.search("TOKEN|SECRET|PASSWORD", name)]  # those come from Secrets
-
-
-@pytest.mark.parametrize("name", ["cluster.yaml", "jobs/rayjob.yaml"])
-def test_every_number_says_why(name: str) -> None:
-    """In a comment on its line, or on the next to it."""
-    lines = (ROOT / name).read_text().splitlines()
-    for place, line in enumerate(lines):
-        if re.search(r': +"?\d+\w*"?([ ,}]|$)', line.partition("#")[0]):
-            assert any("#" in near for near in lines[max(0, place - 1) : place + 2]), line
-
-
-def test_commands_of_the_documentation_parse() -> None:
-    text = "\n".join((ROOT / name).read_text() for name in ("docs/cluster.md", "cluster.yaml", "README.md"))
-    found = re.findall(r"\bcxrtl (?:submit|status|run) [^`#\n]+", text)
-    assert len(found) >= 6
-    for command in found:
-        parses(command)
-
-
-def test_upload_is_small() -> None:
-    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
-    assert sum((ROOT / name).stat().st_size for name in listed if (ROOT / name).exists()) < 10e6
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """A head node of its own, with token authentication: the job server's address, and the client's environment."""
-    gcs, dashboard = free_port(), free_port()
-    unwanted = ("RAY_ADDRESS", "CXRTL_HOME")
-    env = {key: value for key, value in os.environ.items() if key not in unwanted}
-    env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "HOME": str(tmp_path)}
-    env |= {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}", "METRICS": str(free_port())}
-    env["RAY_metrics_report_interval_ms"] = "1000"  # ten seconds otherwise
-    head = ["start", "--head", f"--port={gcs}", "--num-cpus=2", "--dashboard-host=127.0.0.1"]
-    command = [RAY, *head, f"--dashboard-port={dashboard}", f"--metrics-export-port={env['METRICS']}", "--block"]
-    with (tmp_path / "head.log").open("w") as log:
-        process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{dashboard}"
-    for _ in range(120):
+class Head(NamedTuple):
+    """A head node: its job server's address, a client's environment, its metrics' port, and its process."""
+
+    address: str
+    env: dict[str, str]
+    metrics: int
+    process: subprocess.Popen[bytes]
+
+    def ask(self, path: str, token: str | None = None, send: dict[str, str] | None = None) -> Any:
+        """The answer to a call with this token, by default the right one, "" none; the status where it is refused."""
+        found = self.env["RAY_AUTH_TOKEN"] if token is None else token
+        headers = {"Authorization": f"Bearer {found}"} if found else {}
+        body = json.dumps(send).encode() if send else None
+        request = urllib.request.Request(self.address + path, body, headers)
         try:
-            urllib.request.urlopen(f"{address}/api/version", timeout=2)
-        except urllib.error.HTTPError:
-            break  # it answers, and refuses
-        except OSError:
-            assert process.poll() is None, (tmp_path / "head.log").read_text()
-            time.sleep(0.5)
-    yield address, env
-    process.terminate()
-    process.wait(timeout=60)
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def raylet(self) -> int:
+        """Its process."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return next(int(pid) for pid in children if b"raylet/raylet" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
-def submit(cluster: tuple[str, dict[str, str]], *words: str | Path) -> subprocess.Popen[str]:
-    address, env = cluster
-    command = [sys.executable, "-m", "cxrtl.cli", "submit", *map(str, words), "--address", address]
-    pipe = subprocess.PIPE
+def head_command(source: str, folder: Path) -> str:
+    """The shell lines that start a head in a shipped file, with ports and folders of this machine."""
+    if source == "cluster.yaml":
+        text = yaml.safe_load((ROOT / source).read_text())["head_start_ray_commands"][-1]
+    else:
+        text = next(block for block in blocks(source) if "ray start --head" in block)
+        text = re.sub(r"^ray start --address.*\n", "", text, flags=re.MULTILINE)
+    text = re.sub(r"--autoscaling-config=\S+", "", text)
+    text = re.sub(r"(--(?!min|max)[\w-]*port)=\d+", lambda found: f"{found[1]}={free_port()}", text)
+    text = text.replace("~/venv/bin", str(BIN)).replace("/mnt/cxrtl", str(folder))
+    return text.replace("ray start --head", "exec ray start --head --block --num-cpus=2 --dashboard-port=$DASHBOARD")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Head]:
+    """A head as cluster.yaml, or the file that the test is given, starts it."""
+    command = head_command(getattr(request, "param", "cluster.yaml"), tmp_path / "cxrtl")
+    env = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "CXRTL_HOME")}
+    env |= {"RAY_AUTH_TOKEN": secrets.token_hex(32), "HOME": str(tmp_path)}
+    env |= {"PATH": f"{BIN}:{env['PATH']}", "DASHBOARD": str(free_port())}
+    # the dashboard and metrics are up to date every second, not every ten or fifteen
+    env |= {"RAY_metrics_report_interval_ms": "1000", "REPORTER_UPDATE_INTERVAL_MS": "1000"}
+    env |= {"RAY_DASHBOARD_STATS_UPDATING_INTERVAL": "1", "NODE_STATS_UPDATE_INTERVAL_SECONDS": "1"}
+    env["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "5"  # thirty otherwise
+    metrics = re.search(r"--metrics-export-port=(\d+)", command)
+    assert metrics
+    with tempfile.TemporaryDirectory(prefix="cxrtl-") as short:  # sockets' paths are at most 107 bytes long
+        env["RAY_TMPDIR"] = short
+        with (tmp_path / "head.log").open("w") as log:
+            process = subprocess.Popen(["bash", "-c", command], env=env, stdout=log, stderr=log)
+        client = env | {"RAY_AUTH_MODE": "token"}  # the head's is the command's own business
+        head = Head(f"http://127.0.0.1:{env['DASHBOARD']}", client, int(metrics[1]), process)
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            try:
+                head.ask("/api/version")
+                break
+            except OSError:
+                assert process.poll() is None, (tmp_path / "head.log").read_text()
+                time.sleep(0.5)
+        yield head
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def submit(cluster: Head, *words: str | Path, **change: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "cxrtl.cli", "submit", *map(str, words), "--address", cluster.address]
+    pipe, env = subprocess.PIPE, cluster.env | change
     return subprocess.Popen(command, env=env, cwd=ROOT, stdout=pipe, stderr=subprocess.STDOUT, text=True)
 
 
@@ -176,7 +140,7 @@ def said(process: subprocess.Popen[str], text: str) -> None:
     raise AssertionError("".join(lines))
 
 
-def counted(port: str) -> bool:
+def counted(port: int) -> bool:
     """Whether the node's Prometheus metrics have those of a trial, with its tags."""
     text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
     names = ("images_per_second", "iterations_total")
@@ -185,15 +149,24 @@ def counted(port: str) -> bool:
     return all(any(line.startswith(f"ray_cxrtl_{name}") for line in lines) for name in names)
 
 
+def shown(cluster: Head) -> bool:
+    """Whether Ray's dashboard has a worker, among those of a node, by the name of a fold."""
+    nodes = cluster.ask("/nodes?view=summary")["data"]["summary"]
+    details = [cluster.ask(f"/nodes/{node['raylet']['nodeId']}")["data"]["detail"] for node in nodes]
+    titles = [worker["cmdline"][0] for detail in details for worker in detail["workers"] if worker["cmdline"]]
+    return any(re.match(r"ray::mobilenet_v3_small/fold\d", title) for title in titles)
+
+
 @pytest.mark.slow
-def test_submit_is_left_found_stopped_and_gone_on_with(cluster: tuple[str, dict[str, str]], tmp_path: Path) -> None:
+def test_submit_is_left_found_stopped_and_gone_on_with(cluster: Head, tmp_path: Path) -> None:
     words = [experiment(tmp_path), "--set", "train.budgets=[20,1500]", "--home", tmp_path / "home"]
-    run, token = tmp_path / "home/runs/small", cluster[1]["RAY_AUTH_TOKEN"]
+    run, token = tmp_path / "home/runs/small", cluster.env["RAY_AUTH_TOKEN"]
 
     first = submit(cluster, *words)
     said(first, "submitted")
     said(first, "at 20 iterations")
-    wait_for(lambda: counted(cluster[1]["METRICS"]), first, 60)
+    wait_for(lambda: counted(cluster.metrics), first, 60)
+    wait_for(lambda: shown(cluster), first, 60)
     first.send_signal(signal.SIGINT)
     assert first.wait(60) == 130  # left, and the job goes on
 
@@ -218,17 +191,15 @@ def test_submit_is_left_found_stopped_and_gone_on_with(cluster: tuple[str, dict[
 
 
 @pytest.mark.slow
-def test_submit_without_the_token_says_so(cluster: tuple[str, dict[str, str]]) -> None:
-    address, env = cluster
+def test_submit_without_the_token_says_so(cluster: Head) -> None:
     for change, code in (({"RAY_AUTH_MODE": "disabled"}, "(401)"), ({"RAY_AUTH_TOKEN": "0" * 64}, "(403)")):
-        process = submit((address, {**env, **change}), "jobs/experiments/demo.toml")
+        process = submit(cluster, "jobs/experiments/demo.toml", **change)
         text, _ = process.communicate(timeout=60)
         assert process.returncode == 2 and code in text and "Traceback" not in text, text
 
 
 @pytest.mark.slow
-def test_job_runs_under_token_authentication(cluster: tuple[str, dict[str, str]], tmp_path: Path) -> None:
-    address, env = cluster
+def test_job_runs_under_token_authentication(cluster: Head, tmp_path: Path) -> None:
     small = [
         "--set",
         "data.phantom_patients=24",
@@ -239,23 +210,41 @@ def test_job_runs_under_token_authentication(cluster: tuple[str, dict[str, str]]
         "--set",
         "train.batch_size=8",
     ]
-    submit = [RAY, "job", "submit", "--address", address, "--working-dir", ".", "--"]
+    submit = [BIN / "ray", "job", "submit", "--address", cluster.address, "--working-dir", ".", "--"]
     words = [*submit, sys.executable, "jobs/run.py", "jobs/experiments/demo.toml", *small]
-    done = subprocess.run(words, env=env, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(words, env=cluster.env, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    run = tmp_path / "cxrtl" / "runs" / "demo"  # HOME of the job
+    run = tmp_path / "cxrtl" / "runs" / "demo"  # CXRTL_HOME of the job
     assert (run / "report.html").exists()
     assert len(json.loads((run / "summary.json").read_text())["rows"]) == 4
 
 
 @pytest.mark.slow
-def test_calls_without_the_token_are_refused(cluster: tuple[str, dict[str, str]]) -> None:
-    address, env = cluster
-    for path in ("/api/jobs/", "/api/version", "/nodes?view=summary"):
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(address + path, timeout=10)
-        assert caught.value.code in (401, 403)
-    request = urllib.request.Request(
-        f"{address}/api/jobs/", headers={"Authorization": f"Bearer {env['RAY_AUTH_TOKEN']}"}
-    )
-    assert urllib.request.urlopen(request, timeout=10).status == 200
+@pytest.mark.parametrize("cluster", ["cluster.yaml", "docs/cluster.md"], indirect=True)
+def test_calls_without_the_token_are_refused(cluster: Head, tmp_path: Path) -> None:
+    job = {"entrypoint": f"touch {tmp_path}/let-in"}
+    for token, status in (("", 401), ("0" * 64, 403)):
+        for path in ("/api/jobs/", "/api/version", "/nodes?view=summary"):
+            assert cluster.ask(path, token) == status
+        assert cluster.ask("/api/jobs/", token, send=job) == status
+    assert cluster.ask("/api/jobs/") == []
+    assert not (tmp_path / "let-in").exists()
+
+
+@pytest.mark.slow
+def test_a_spot_machines_notice_drains_its_node(cluster: Head, tmp_path: Path) -> None:
+    """By the command that cluster.yaml gives workers."""
+    command = yaml.safe_load((ROOT / "cluster.yaml").read_text())["worker_start_ray_commands"][-1]
+    command = command.replace("~/venv/bin", str(BIN)).replace("~/cxrtl-source/spot.py", str(ROOT / "jobs/spot.py"))
+    assert "setsid -f" in command  # it outlives the shell that starts it; here it must not
+    with Metadata() as service:
+        env = cluster.env | {"AWS_EC2_METADATA_SERVICE_ENDPOINT": service.address}
+        watcher = subprocess.Popen(["bash", "-c", command.replace("setsid -f", "exec")], env=env)
+        wait_for(lambda: service.asked > 1, watcher, 60)
+        raylet = cluster.raylet()
+        service.take_back(110)
+        try:
+            assert watcher.wait(timeout=60) == 0, (tmp_path / "spot.log").read_text()
+            wait_for(lambda: gone(raylet), cluster.process, 30)  # nothing runs there, so Ray lets the node go
+        finally:
+            watcher.kill()

@@ -118,14 +118,19 @@ def storage(home: Path, faults: Mapping[str, str]) -> Check:
     return Check("storage", "ok", f"{home}: read and written by driver and {len(faults)} node(s)")
 
 
-def images(path: Path, sees: Mapping[str, bool]) -> Check:
-    if blind := [where for where, seen in sees.items() if not seen]:
-        return Check("images", "fail", f"{path} is not there on {_some(blind)}", "mount them there on every node")
-    return Check("images", "ok", f"{path} is seen from {len(sees)} node(s)")
+def images(path: Path, faults: Mapping[str, str]) -> Check:
+    """`faults`: by node why `path` is not seen from there, "" where it is."""
+    if blind := [f"{where}: {fault}" for where, fault in faults.items() if fault]:
+        return Check("images", "fail", f"{path}: {_some(blind, '; ')}", "mount them there on every node")
+    return Check("images", "ok", f"{path} is seen from {len(faults)} node(s)")
 
 
-def clock(offsets: Mapping[str, tuple[float, float]]) -> Check:
-    """`offsets`: by node its clock minus the driver's and the uncertainty of that, seconds."""
+def clock(offsets: Mapping[str, tuple[float, float]], silent: Mapping[str, str]) -> Check:
+    """`offsets`: by node its clock minus the driver's and the uncertainty of that, seconds; `silent`: by node why it
+    told none."""
+    if silent:
+        faults = _some([f"{where}: {fault}" for where, fault in silent.items()], "; ")
+        return Check("clocks", "warn", f"not told by {faults}", "look at the node's own Ray logs")
     worst = sorted(offsets.items(), key=lambda item: -abs(item[1][0]))
     text = _some([f"{where} {found * 1e3:+.1f} ms ± {about * 1e3:.1f} ms" for where, (found, about) in worst], "; ")
     far = any(abs(found) - about > SKEW for found, about in offsets.values())
@@ -165,7 +170,7 @@ def token(facts: Sequence[Facts], addresses: Sequence[str]) -> Check:
     advice = "ray get-auth-token --generate; ~/.ray/auth_token on every node; RAY_AUTH_MODE=token before `ray start`"
     found = f"off on {_some(off)}" if off else f"on, but the job server answers {answers} without one"
     if open_ := [each for each in addresses if not each.startswith("127.")]:
-        return Check("token authentication", "warn", f"{found}; Ray listens on {_some(open_)}", advice)
+        return Check("token authentication", "fail", f"{found}; Ray listens on {_some(open_)}", advice)
     return Check("token authentication", "ok", f"{found}; Ray listens on loopback alone")
 
 

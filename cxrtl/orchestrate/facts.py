@@ -99,7 +99,7 @@ def _unasked(dashboard: str) -> int | None:
 
 
 class Inspector:
-    """What runs on a node. Its methods answer at once."""
+    """What runs on a node. Its methods answer at once, but for those that look at storage that hangs."""
 
     def facts(self, where: str, dashboard: str) -> Facts:
         return gather(where, dashboard)

@@ -36,6 +36,8 @@ from cxrtl.rundir import content_hash
 TRIES = 5  # to submit where another does the same at the same moment, or to follow over a broken connection
 PAUSE = 2.0  # seconds between them
 STOP_WITHIN = 60.0  # seconds
+_PASSING = ("already exists", "No available agent")  # another did the same in this moment; the head has just started
+_BROKEN = (OSError, aiohttp.ClientError, RuntimeError)  # what Ray's client raises of a connection
 _TOKEN = "export RAY_AUTH_MODE=token, with the cluster's token in ~/.ray/auth_token or RAY_AUTH_TOKEN"
 
 
@@ -189,9 +191,10 @@ def submit(client: JobSubmissionClient, wish: Wish) -> tuple[str, bool]:
             wish.pack(Path(folder))
             try:
                 client.submit_job(entrypoint=wish.entrypoint, submission_id=job, runtime_env={"working_dir": folder})
-            except RuntimeError as error:  # another did the same in this moment
-                if "already exists" not in str(error) or attempt == TRIES - 1:
+            except RuntimeError as error:
+                if attempt == TRIES - 1 or not any(word in str(error) for word in _PASSING):
                     raise
+                time.sleep(PAUSE)
                 continue
         return job, False
     raise AssertionError
@@ -202,19 +205,27 @@ def follow(client: JobSubmissionClient, job: str, write: Callable[[str], None]) 
 
     Raises:
         PlanError: the job could not even start.
+        OSError, ClientError, RuntimeError: the server did not answer `TRIES` times in a row.
     """
-    log, broken = _Log(client, job, write), 0
+    log, cut, broken = _Log(client, job, write), 0, 0
     while True:
-        before = log.shown
         try:
             asyncio.run(log.tail())
-            found = client.get_job_info(job)
-            if found.status.is_terminal():
-                return _exit_code(found)
-        except (OSError, aiohttp.ClientError, RuntimeError):
-            if broken == TRIES:
+            cut = 0
+        except _BROKEN:  # the server says whether the job goes on
+            if log.unread:
                 raise
-        broken = 0 if log.shown > before else broken + 1
+            cut += 1
+        try:
+            found = client.get_job_info(job)
+            broken = 0
+        except _BROKEN:
+            broken += 1
+            if broken >= TRIES:
+                raise
+        else:
+            if found.status.is_terminal() and (not cut or cut >= TRIES):  # the rest of its log may still be had
+                return _exit_code(found)
         time.sleep(PAUSE)
 
 
@@ -223,6 +234,7 @@ class _Log:
 
     def __init__(self, client: JobSubmissionClient, job: str, write: Callable[[str], None]) -> None:
         self.client, self.job, self.write, self.shown = client, job, write, 0
+        self.unread = False  # nobody takes what is written
 
     async def tail(self) -> None:
         seen, rest = 0, ""
@@ -236,8 +248,9 @@ class _Log:
 
     def _show(self, number: int, line: str) -> None:
         if number > self.shown:
-            self.shown = number
+            self.shown, self.unread = number, True
             self.write(line)
+            self.unread = False
 
 
 def _exit_code(found: JobDetails) -> int:

@@ -1,6 +1,7 @@
 """What of a run is done, running and missing, read from its folder alone: from any machine that sees the storage.
 
-Whether a run lives is told by the lock that its process holds, never by how old a file is: no machine's clock matters.
+Whether a run lives is told by the lock that its process holds, never by how old a file is. Clocks matter where
+no lock is to be seen: another machine's (`_elsewhere`; the note says so), and for a storage's leases (`lease.held`).
 """
 
 from __future__ import annotations

@@ -20,11 +20,10 @@ import ray.train.torch
 import safetensors.torch
 import torch
 from torch import nn
-from torchvision.models import _api
 
 from cxrtl.data import shards
 from cxrtl.errors import TrialError
-from cxrtl.learn import backbones
+from cxrtl.learn import backbones, vision
 from cxrtl.orchestrate import cluster, fold, group, probe, sweep
 from cxrtl.orchestrate.writer import Writer
 from cxrtl.records import Plan, Prepared
@@ -138,7 +137,7 @@ def stand_in(put: Callable[[Any, str, Any], None] = setattr) -> None:
 
     tiny.__module__ = "torchvision.models.tiny"  # where the names of backbones are taken from
     known = (*backbones.names(), "tiny")
-    put(_api, "BUILTIN_MODELS", {**_api.BUILTIN_MODELS, "tiny": tiny})
+    put(vision.models._api, "BUILTIN_MODELS", {**vision.models._api.BUILTIN_MODELS, "tiny": tiny})
     put(backbones, "names", lambda: known)
     put(shards, "SLICE", 12)  # two shards
     put(ray.data, "from_items", lambda items, **_: _Rows(items))

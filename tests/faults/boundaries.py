@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import sys
@@ -31,29 +29,12 @@ import typer
 from cxrtl.console import Screen
 from cxrtl.errors import CxrtlError
 from cxrtl.options import manners
+from tests.faults.traces import essence, state
 
 FAULTS = {"full disk": errno.ENOSPC, "input/output error": errno.EIO, "killed": -1}
 LANES = 2
 LIMIT = 120  # seconds a child may take
-VARIES = re.compile(
-    rb'"(\w*seconds|tries|token|updated|process|images_per_second|disk_free|curve\.jsonl)": ("[^"]*"|[\d.e+-]+)'
-)
 SHIM = ctypes.CDLL(os.environ["LD_PRELOAD"].split(":")[0])
-OF_A_SESSION = ("lock", "log.jsonl", "environment.json", "plan.json", "sessions.json")
-
-
-def essence(home: Path) -> dict[str, str]:
-    """Every file that a study leaves and what it holds, but for times, TensorBoard's curves, a fault's traceback and
-    what a session says of itself."""
-    found = {}
-    for path in sorted(home.rglob("*")):
-        name = re.sub(r"\.\d+-[0-9a-f]{8}\.part$", ".part", str(path.relative_to(home)))
-        if path.is_file() and "tensorboard" not in path.parts and path.name not in OF_A_SESSION:
-            if name.startswith("features/") and name.endswith(".part"):
-                continue  # several runs may compute the same features at once: a part may be another's, and is left
-            content = b"" if path.name == "error.txt" else VARIES.sub(b"", path.read_bytes())
-            found[name] = hashlib.sha256(content).hexdigest()
-    return found
 
 
 def child(work: Path, act: Callable[[], None]) -> tuple[int, str]:
@@ -242,9 +223,8 @@ class Campaign:
             return f"ended with {code}: {said}"
         if code == 0 and essence(home) != self.wanted:
             return f"ended well with other files: {self.differences(home)}"
-        state = json.dumps(essence(home), sort_keys=True)
         try:
-            (self.work / "seen" / hashlib.sha256(state.encode()).hexdigest()).touch(exist_ok=False)
+            (self.work / "seen" / state(home)).touch(exist_ok=False)
         except FileExistsError:
             return ""
         code, told = child(lane, lambda: self.scenario.look(home))

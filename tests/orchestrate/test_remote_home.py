@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 import signal
 import socket
@@ -103,12 +104,14 @@ def test_a_server_that_goes_away_ends_the_run_calmly(
 
 
 @pytest.fixture
-def two_machines(tmp_path: Path, s3: Server) -> Iterator[tuple[str, Path]]:
+def two_machines(tmp_path: Path, s3: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path]]:
     """A Ray of two nodes of one CPU each, which share no mirror: the second sees another folder in its place. The
     address, and that folder."""
     mirrors, others, port = tmp_path / "mirrors", tmp_path / "others", free_port()
     mirrors.mkdir()
     others.mkdir()
+    for name, value in {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}.items():
+        monkeypatch.setenv(name, value)  # to all alike: with a token at hand, `ray start --head` alone would turn it on
     env = environment() | {storage.VARIABLE: str(mirrors), "RAY_USAGE_STATS_ENABLED": "0"}
     common = "--num-cpus=1 --node-ip-address=127.0.0.1 --object-store-memory=100000000 --block"
     head = f"exec {RAY} start --head --port={port} --include-dashboard=false {common}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from ray.job_submission import JobStatus
@@ -40,11 +41,14 @@ class Client:
         self.jobs: dict[str, SimpleNamespace] = {}
         self.logs: list[list[str | Exception]] = []  # what each look at the log gives
         self.uploaded: dict[str, Any] = {}
+        self.refusals: list[str] = []
 
     def list_jobs(self) -> list[SimpleNamespace]:
         return list(self.jobs.values())
 
     def submit_job(self, entrypoint: str, submission_id: str, runtime_env: dict[str, Any]) -> str:
+        if self.refusals:
+            raise RuntimeError(self.refusals.pop())
         if submission_id in self.jobs:
             raise RuntimeError(f"Job with submission_id {submission_id} already exists.")
         folder = Path(runtime_env["working_dir"])
@@ -122,6 +126,12 @@ def test_two_at_the_same_moment_share_one_job() -> None:
     assert submit.submit(client, wish) == (job, True)
 
 
+def test_a_head_that_has_just_started_is_asked_again() -> None:
+    client = Client()
+    client.refusals = ["No available agent to submit job, please try again later."] * 2
+    assert submit.submit(client, Wish(experiment()))[0] in client.jobs
+
+
 def test_the_experiment_travels_and_nothing_secret_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_AUTH_TOKEN", "S3CR3T-token")
@@ -170,7 +180,9 @@ def test_what_a_job_could_not_use_is_refused(home: str, overrides: list[str], br
 def test_the_log_is_followed_over_a_broken_connection() -> None:
     client, wish = Client(), Wish(experiment())
     job, _ = submit.submit(client, wish)
-    client.logs = [["one\ntw", "o\n", OSError("cut")], ["one\n", "two\nthree\n"], ["one\ntwo\nthree\nlast"]]
+    client.logs = [["one\ntw", "o\n", OSError("cut")], ["one\n", "two\nthree\n"]]
+    client.logs += [[]] * submit.TRIES + [[OSError("cut")]]  # a quiet hour: nothing is wrong
+    client.logs += [["one\ntwo\nthree\nlast", OSError("cut")], ["one\ntwo\nthree\nlast\nand the rest"]]
     lines: list[str] = []
 
     def write(line: str) -> None:
@@ -179,16 +191,26 @@ def test_the_log_is_followed_over_a_broken_connection() -> None:
             client.end(job, JobStatus.SUCCEEDED, 0)
 
     assert submit.follow(client, job, write) == 0
-    assert lines == ["one", "two", "three", "last"]
+    assert lines == ["one", "two", "three", "last", "and the rest"]
 
 
-def test_a_server_that_is_gone_for_good_ends_the_following() -> None:
+def test_a_server_that_is_gone_for_good_ends_the_following(monkeypatch: pytest.MonkeyPatch) -> None:
     client, wish = Client(), Wish(experiment())
     job, _ = submit.submit(client, wish)
-    client.logs = [[OSError("gone")] for _ in range(20)]
+    client.logs = [[OSError("gone")] if n % 2 else [] for n in range(20)]  # some end as if nothing were wrong
+    monkeypatch.setattr(client, "get_job_info", Mock(side_effect=OSError("gone")))
     with pytest.raises(OSError, match="gone"):
         submit.follow(client, job, print)
-    assert 20 - len(client.logs) == submit.TRIES + 1
+    assert 20 - len(client.logs) == submit.TRIES
+
+
+def test_output_that_nobody_takes_ends_the_following() -> None:
+    client, wish = Client(), Wish(experiment())
+    job, _ = submit.submit(client, wish)
+    client.logs = [["one\n"], ["one\ntwo\n"]]
+    with pytest.raises(BrokenPipeError):
+        submit.follow(client, job, Mock(side_effect=BrokenPipeError("| head")))
+    assert len(client.logs) == 1
 
 
 @pytest.mark.parametrize(
