@@ -30,7 +30,7 @@ from cxrtl.data.images.rules import file_paths
 from cxrtl.errors import DamagedError
 from cxrtl.records import MANIFEST_COLUMNS, SIZE_COLUMNS, Manifest
 
-VERSION = 4  # of the prepared set: layout, decoding and hashes
+VERSION = 5  # of the prepared set: layout, decoding and hashes
 SLICE = 256  # images a shard
 
 PICTURES = ("pixels", "mask")  # the columns that are no index

@@ -5,6 +5,8 @@ python -m tests.data.fuzz SECONDS [SEED]     prints what it tried; what went wro
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import sys
 import tempfile
@@ -14,25 +16,32 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pandas as pd
 import tomli_w
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from cxrtl import config
 from cxrtl.data import manifest
-from cxrtl.data.images import REASONS, Decoded, How
+from cxrtl.data.images import FILES, REASONS, Decoded, How
 from cxrtl.data.images.guard import close, decode_all
 from cxrtl.errors import ConfigError, ManifestError
 from tests.data import public_sets
 from tests.data.bad_inputs import corpus
 from tests.data.helpers import CANARY, labelled
 from tests.data.test_dicom import BUNDLED, encoded, radiograph
+from tests.data.test_places import AFFINE
+from tests.data.test_seg import DRAWN, seg
+from tests.data.test_series import COUNT, STORED, cut, enhanced, folder, placed
 from tests.data.test_stack import nifti
 
 HOW = How(32, file_seconds=20, memory_mib=1024)
 VOLUME = replace(HOW, slices=1)
+MASK = replace(VOLUME, structures=2)
+EXPERIMENTS = Path(__file__).parents[2] / "jobs/experiments"
 LARGEST_SEED = 60_000  # bytes: larger files make rounds slow and hold nothing new
 ROUND = 100  # examples of one round
 Edit = tuple[str, float, bytes]
@@ -63,17 +72,17 @@ def mutated(data: bytes, changes: list[Edit]) -> bytes:
 
 
 class Fuzz:
-    """The three targets over one corpus in `root`; `seen` counts outcomes."""
+    """The targets over one corpus in `root`; `seen` counts outcomes."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.seen = root, Counter[str]()
-        volume = np.arange(16 * 16 * 5, dtype=np.int16).reshape(16, 16, 5)
-        volumes = [nifti(root / name, volume) for name in ("volume.nii", "volume.nii.gz")]
-        files = [*map(Path, [*corpus(root / "bad"), *volumes]), *BUNDLED]
+        files = [*map(Path, corpus(root / "bad")), *BUNDLED]
         images = {path.name: path.read_bytes() for path in files} | {"plain.dcm": encoded(radiograph())}
         self.images = sorted((name, data) for name, data in images.items() if len(data) <= LARGEST_SEED)
+        self.series = folder(root / "series", [cut(number) for number in range(COUNT)])
+        self.volumes, self.masks = self._volumes()
         self.tables = self._tables()
-        self.experiments = [path.read_bytes() for path in sorted(Path("jobs/experiments").glob("*.toml"))]
+        self.experiments = [path.read_bytes() for path in sorted(EXPERIMENTS.glob("*.toml"))]
 
     def _tables(self) -> list[tuple[config.Data, Path]]:
         """Each label table there is, with the source that reads it."""
@@ -92,15 +101,42 @@ class Fuzz:
         ]
         return [(config.Data.model_validate(raw), path) for raw, paths in sources for path in paths]
 
+    def _volumes(self) -> tuple[list[Path], list[bytes]]:
+        """Files of a volume, among them the slices of `series`; and masks of it."""
+        frames = enhanced(STORED, [placed(number) for number in range(COUNT)])
+        (self.root / "frames.dcm").write_bytes(encoded(frames))
+        drawn, png = nibabel.Nifti1Image(DRAWN.transpose(2, 1, 0), AFFINE).to_bytes(), io.BytesIO()
+        names = [nifti(self.root / name, STORED.astype(np.int16)) for name in ("volume.nii", "volume.nii.gz")]
+        Image.fromarray(DRAWN[2]).save(png, "PNG")
+        masks = [drawn, gzip.compress(drawn), png.getvalue(), encoded(seg([(2, 3), (1, 3), (1, 2)]))]
+        return [*map(Path, names), self.root / "frames.dcm", *sorted(Path(self.series).iterdir())], masks
+
     def decoder(self, which: int, changes: list[Edit]) -> None:
-        name, data = self.images[which % len(self.images)]
+        _, data = self.images[which % len(self.images)]
         path = self.root / "mutated"
         path.write_bytes(mutated(data, changes))
-        (answer,) = decode_all([str(path)], VOLUME if name.startswith("volume") else HOW)
+        self._decoded("decoder", str(path), HOW)
+
+    def volume(self, which: int, changes: list[Edit]) -> None:
+        path = self.volumes[which % len(self.volumes)]
+        whole = path.read_bytes()
+        path.write_bytes(mutated(whole, changes))
+        try:
+            self._decoded("volume", _row(self.series if path.parent.name == "series" else str(path)), VOLUME)
+        finally:
+            path.write_bytes(whole)
+
+    def mask(self, which: int, changes: list[Edit]) -> None:
+        path = self.root / "mutated-mask"
+        path.write_bytes(mutated(self.masks[which % len(self.masks)], changes))
+        self._decoded("mask", _row(self.series, str(path)), MASK)
+
+    def _decoded(self, target: str, path: str, how: How) -> None:
+        (answer,) = decode_all([path], how)
         outcome = "used" if isinstance(answer, Decoded) else answer.reason
-        self.seen[f"decoder: {outcome}"] += 1
+        self.seen[f"{target}: {outcome}"] += 1
         assert outcome == "used" or outcome in REASONS
-        assert outcome not in ("decoder_died", "timed_out"), name
+        assert outcome not in ("decoder_died", "timed_out"), path
 
     def table(self, which: int, changes: list[Edit]) -> None:
         data, path = self.tables[which % len(self.tables)]
@@ -156,7 +192,7 @@ class Fuzz:
             scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
         )
         targets: list[tuple[Callable[..., None], st.SearchStrategy[object]]] = [
-            *((target, edits) for target in (self.decoder, self.table, self.experiment)),
+            *((target, edits) for target in (self.decoder, self.volume, self.mask, self.table, self.experiment)),
             (self.value, values),
         ]
         quiet = settings(
@@ -175,6 +211,10 @@ class Fuzz:
         finally:
             close()
         return dict(sorted(self.seen.items()))
+
+
+def _row(image: str, mask: str = "") -> str:
+    return FILES + json.dumps({"images": [image], "mask": mask, "slice": 2})
 
 
 def _plain(target: Callable[[int, object], None]) -> Callable[[int, object], None]:

@@ -15,6 +15,7 @@ from PIL import Image, ImageFile
 from cxrtl.data import images
 from cxrtl.data.images import REASONS, Decoded, How, Unusable
 from cxrtl.data.images.files import decode_file, square, unsquare
+from tests.data.bad_inputs import png
 
 GREY = (np.arange(48 * 40) % 251).astype(np.uint8).reshape(48, 40)  # 40 wide, 48 high
 
@@ -137,6 +138,25 @@ class TestUsable:
         values = np.linspace(1000, 4095, 32 * 32).astype(np.uint16).reshape(32, 32)
         path = saved(tmp_path / "a.tif", Image.fromarray(values), compression=compression)
         assert np.abs(full(path) - (values - 1000.0) * 255 / 3095).max() <= 0.5
+
+    @pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+    @pytest.mark.parametrize("kind", [np.uint16, np.float32])
+    def test_deep_tiff_where_white_is_zero(self, tmp_path: Path, compression: str, kind: Any) -> None:
+        values = np.linspace(1000, 4095, 32 * 32).astype(kind).reshape(32, 32)
+        path = saved(tmp_path / "a.tif", Image.fromarray(values), compression=compression, tiffinfo={262: 0})
+        assert Image.open(path).tag_v2[262] == 0  # type: ignore[attr-defined]
+        assert np.abs(full(path) - (255 - (values - 1000.0) * 255 / 3095)).max() <= 0.51
+
+    @pytest.mark.parametrize("rows_as_differences", [False, True])
+    def test_sixteen_bits_with_alpha(self, tmp_path: Path, rows_as_differences: bool) -> None:
+        """12 of 16 bits, of which Pillow itself would give the high bytes: nearly black."""
+        values = np.linspace(0, 4095, 32 * 32).astype(">u2").reshape(32, 32)
+        rows = np.dstack([values, np.full_like(values, 65535)]).astype(">u2").view(np.uint8).reshape(32, 128)
+        if rows_as_differences:  # PNG's filter 1: from the pixel to the left
+            rows = np.hstack([rows[:, :4], rows[:, 4:] - rows[:, :-4]])
+        body = np.hstack([np.full((32, 1), int(rows_as_differences), np.uint8), rows]).tobytes()
+        (tmp_path / "a.png").write_bytes(png(32, 32, 16, 4, body))
+        assert np.abs(full(str(tmp_path / "a.png")) - values * (255 / 4095)).max() <= 0.51
 
     def test_fractions_use_the_range_present(self, tmp_path: Path) -> None:
         values = np.linspace(-0.5, 0.25, 32 * 32).astype(np.float32).reshape(32, 32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 
 import nibabel
@@ -17,12 +18,13 @@ from cxrtl.config import Folds as FoldsConfig
 from cxrtl.data.audit import audit, require_clean
 from cxrtl.data.feed import collect, images
 from cxrtl.data.folds import make_folds
-from cxrtl.data.images import FILES, Decoded, How, Unusable
+from cxrtl.data.images import FILES, Decoded, How, Unusable, stack, volume
 from cxrtl.data.images.files import decode_file
 from cxrtl.data.images.guard import decode_all
-from cxrtl.data.images.rules import file_paths
+from cxrtl.data.images.rules import Volume, file_paths
 from cxrtl.data.manifest import build
 from cxrtl.errors import LeakageError, ManifestError
+from tests.data.bad_inputs import png
 from tests.data.helpers import Prepare, fake_prepared
 from tests.data.test_dicom import encoded, radiograph
 
@@ -107,6 +109,121 @@ class TestMasks:
             assert isinstance(found, Decoded) and found.mask is not None and alone.mask is not None
             assert np.array_equal(found.mask, alone.mask) and np.array_equal(found.pixels, alone.pixels)
             assert (found.content_hash, found.mask_hash) == (alone.content_hash, alone.mask_hash)
+
+    def test_numbers_that_pillow_would_cut_short(self, tmp_path: Path) -> None:
+        """Of 16-bit colour it keeps the high bytes: structure 1 would be nowhere."""
+        rows = [b"\0" + row.astype(">u2").repeat(3).tobytes() for row in BOX]
+        (tmp_path / "deep.png").write_bytes(png(60, 40, 16, 2, b"".join(rows)))
+        image = saved(tmp_path / "a.png", PICTURE)
+        assert reason(ONE, image, mask=str(tmp_path / "deep.png")) == "mask_unusable"
+        rows = [b"\0" + np.dstack([row, row * 0]).astype(">u2").tobytes() for row in BOX]
+        (tmp_path / "alpha.png").write_bytes(png(60, 40, 16, 4, b"".join(rows)))
+        found, plain = (
+            decoded(ONE, image, mask=mask).mask
+            for mask in (str(tmp_path / "alpha.png"), saved(tmp_path / "m.png", BOX))
+        )
+        assert np.array_equal(found, plain)
+
+    def test_volume_is_judged_as_a_whole(self, tmp_path: Path) -> None:
+        """A slice of a second structure alone must not pass for the one that is asked for."""
+        drawn = np.zeros((30, 20, 7), np.uint8)
+        drawn[5:9, 5:9, 2], drawn[5:9, 5:9, 3] = 1, 2
+        image = nifti(tmp_path / "v.nii", TestVolumes.volume)
+        mask = nifti(tmp_path / "m.nii", drawn)
+        assert {reason(How(32, slices=1, structures=1), image, mask=mask, at=k) for k in (0, 2, 3)} == {"mask_values"}
+        assert decoded(How(32, slices=1, structures=2), image, mask=mask, at=3).mask.max() == 2  # type: ignore[union-attr]
+
+    def test_volume_must_lie_where_the_images_do(self, tmp_path: Path) -> None:
+        """Without its directions a mask would be taken mirrored."""
+        how = How(32, slices=1, structures=1)
+        image = nifti(tmp_path / "v.nii", TestVolumes.volume)
+        drawn = np.zeros((30, 20, 7), np.uint8)
+        drawn[2:9, 3:5, 2] = 1
+        same = nifti(tmp_path / "s.nii", drawn)
+        turned = nifti(tmp_path / "t.nii", drawn[::-1, ::-1], "RAS")  # the same place
+        assert decoded(how, image, mask=turned, at=2).mask_hash == decoded(how, image, mask=same, at=2).mask_hash
+        nibabel.save(nibabel.Nifti1Image(drawn, np.diag([1, 1, 2, 1])), tmp_path / "m.nii")
+        assert reason(how, image, mask=str(tmp_path / "m.nii"), at=2) == "mask_size"
+        assert reason(how, image, mask=nifti(tmp_path / "n.nii", drawn[..., :6]), at=2) == "mask_size"
+        picture = decoded(how, image, mask=saved(tmp_path / "m.png", drawn[..., 0].T), at=2).mask
+        assert picture is not None and not picture.any()
+
+
+class TestChannels:
+    def test_pictures_of_different_size(self, tmp_path: Path) -> None:
+        one, two = saved(tmp_path / "a.png", PICTURE), saved(tmp_path / "b.png", PICTURE[:, :-1])
+        assert reason(How(32, channels=2), one, two) == "channel_size"
+        assert decoded(How(32, channels=2), one, one).pixels.shape == (2, 32, 32)
+
+    @pytest.mark.parametrize(
+        ("shift", "slices", "expected"), [(0.0005, 7, ""), (0.01, 7, "channel_size"), (0, 6, "channel_size")]
+    )
+    def test_volumes_of_different_grids(self, tmp_path: Path, shift: float, slices: int, expected: str) -> None:
+        one = nifti(tmp_path / "a.nii", TestVolumes.volume)
+        image = nibabel.load(one)
+        affine = image.affine.copy()
+        affine[0, 3] += shift
+        nibabel.save(nibabel.Nifti1Image(TestVolumes.volume[..., :slices], affine), tmp_path / "b.nii")
+        how = How(32, channels=2, slices=1)
+        if expected:
+            assert reason(how, one, str(tmp_path / "b.nii"), at=2) == expected
+        else:
+            pixels = decoded(how, one, str(tmp_path / "b.nii"), at=2).pixels
+            assert np.array_equal(pixels[0], pixels[1])
+
+
+class TestMemory:
+    """Whether a row can be used does not depend on those before it."""
+
+    how = How(32, slices=1, memory_mib=1)  # a quarter of it for volumes of before
+
+    @pytest.fixture(autouse=True)
+    def nothing_kept(self) -> None:
+        stack._kept.clear()
+
+    def volumes(self, tmp_path: Path, count: int) -> list[str]:
+        values = np.arange(64 * 64 * 20).astype(np.int16).reshape(64, 64, 20)
+        return [nifti(tmp_path / f"{number}.nii", values + number) for number in range(count)]
+
+    def test_volumes_kept_are_bounded(self, tmp_path: Path) -> None:
+        for path in self.volumes(tmp_path, 8):
+            decoded(self.how, path)
+            sizes = [kept.values.nbytes for kept in stack._kept.values()]
+            assert sum(sizes[:-1]) <= 2**18
+        assert len(sizes) == 4
+
+    def test_room_is_made_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        one, two = self.volumes(tmp_path, 2)
+        alone, real = decoded(self.how, two), stack._volume
+        stack._kept.clear()
+
+        def narrow(file: str, how: How) -> Volume:
+            if stack._kept:
+                raise MemoryError
+            return real(file, how)
+
+        monkeypatch.setattr(stack, "_volume", narrow)
+        decoded(self.how, one)
+        assert decoded(self.how, two).content_hash == alone.content_hash
+
+        def full(file: str, how: How) -> Volume:
+            raise MemoryError
+
+        monkeypatch.setattr(stack, "_volume", full)
+        with pytest.raises(MemoryError):
+            decoded(self.how, one)
+
+    def test_a_volume_is_not_blown_up_to_fractions(self) -> None:
+        """As stored and as greys, three bytes a voxel, and a slice or two of fractions."""
+        values = np.arange(128 * 128 * 64).astype(np.int16).reshape(128, 128, 64)
+        data = gzip.compress(nibabel.Nifti1Image(values, np.eye(4)).to_bytes(), 1)
+        tracemalloc.start()
+        try:
+            volume.nifti(data)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 5 * values.size
 
 
 class TestVolumes:

@@ -1,12 +1,7 @@
-"""DICOM to grey, through pydicom and its decoders, in the standard's order (PS3.3 C.11, PS3.4 N.2).
+"""DICOM to grey, through pydicom and its decoders: `shades` says how, `places` puts slices in order.
 
-1. stored values → modality LUT, or rescale slope and intercept
-2. → VOI LUT where there is one, else the first window; a window's own range becomes 0..255
-3. where there is neither, 8 bits stay as they are, and deeper ones map the range present, padding left out
-4. inversion, once, for MONOCHROME1 or PresentationLUTShape INVERSE
-
-Only the tags named here are looked at, and those of `data.attributes` where they are asked for. No tag's value reaches
-a message.
+Only the tags named in these modules are looked at, and those of `data.attributes` where they are asked for. No tag's
+value reaches a message.
 """
 
 from __future__ import annotations
@@ -14,47 +9,89 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pydicom
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
+from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.sequence import Sequence
 
 from cxrtl.data.attributes import TAGS, of_tags
-from cxrtl.data.images.raster import stretch
-from cxrtl.data.images.rules import MAX_NESTING, MAX_PIXELS, MAX_VOXELS, Grey, How, Unusable
+from cxrtl.data.images import places, shades
+from cxrtl.data.images.rules import MAX_NESTING, MAX_PIXELS, MAX_VOXELS, Grey, How, Unusable, Volume
+from cxrtl.data.images.shades import Numbers, Plane, to_greys
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and, behind a dot, its multi-frame kinds
+# A frame's functional groups that hold what a file of one picture says at its top
+_GROUPS = (
+    *("PixelValueTransformationSequence", "FrameVOILUTSequence", "PlanePositionSequence"),
+    *("PlaneOrientationSequence", "PixelMeasuresSequence", "SegmentIdentificationSequence"),
+)
+_SAID_THERE = (*shades.TAGS, *places.TAGS, "ReferencedSegmentNumber")
 
-Numbers = npt.NDArray[Any]
+
+def to_grey(data: bytes, how: How) -> Grey:
+    """Decode a file of one picture to uint8 `[height, width]`; Unusable with a reason for anything else."""
+    with reasons():
+        dataset = opened(data, how)
+        if frames(dataset) > 1:
+            raise Unusable("several_images")
+        stored = _stored(dataset)
+        if stored.ndim == 3:
+            return _luminance(stored, dataset)
+        (grey,) = to_greys([Plane(stored, next(_said(dataset, shades.TAGS)))])
+        return np.asarray(grey)
 
 
-def to_grey(data: bytes, how: How, frames: bool = False) -> Grey:
-    """Decode to uint8 `[height, width]`; with `frames`, several to `[frames, height, width]`, which share one scale.
+def volume(data: bytes, how: How) -> Volume:
+    """Decode a file of several frames, in the order of their positions, or as stored where none has one."""
+    with reasons():
+        dataset = opened(data, how)
+        if frames(dataset) < 2:
+            raise Unusable("no_volume")
+        return of_planes(planes(dataset))
 
-    Unusable with a reason for anything else.
-    """
-    try:
-        with _hush():
-            dataset = pydicom.dcmread(io.BytesIO(data), force=True)
-            _refuse(dataset, how, frames)
-            return _decode(dataset)
-    except (Unusable, MemoryError):
-        raise
-    except RecursionError:
-        raise Unusable("nested_too_deep") from None
-    except EOFError:
-        raise Unusable("truncated") from None
-    except Exception as error:  # damaged files raise nearly anything
-        raise Unusable(_why(str(error).lower())) from None
+
+def of_planes(found: list[Plane]) -> Volume:
+    """Slices put in order. Unusable where they make no volume."""
+    order, affine = places.in_order([plane.about for plane in found])
+    return Volume(to_greys([found[place] for place in order]), affine)
+
+
+def planes(dataset: Dataset) -> list[Plane]:
+    """Each frame of a grey file, with what is said of it and of where it lies."""
+    stored = _stored(dataset)
+    several = frames(dataset) > 1
+    if stored.ndim != 2 + several:
+        raise Unusable("several_images")
+    # the top's position would be that of the first frame alone
+    said = _said(dataset, (*shades.TAGS, places.SERIES) if several else (*shades.TAGS, *places.TAGS))
+    return [Plane(frame, about) for frame, about in zip(stored if several else [stored], said, strict=True)]
+
+
+def _said(dataset: Dataset, names: Iterable[str]) -> Iterator[Dataset]:
+    """Of each frame, what the file says at its top of `names`, before it what its shared functional groups say, and
+    before these its own. The pixels stay behind."""
+    groups = [list(dataset.get(f"{whose}FunctionalGroupsSequence") or []) for whose in ("Shared", "PerFrame")]
+    for number in range(frames(dataset)):
+        about = Dataset()
+        about.file_meta = dataset.file_meta
+        _add(about, dataset, names)
+        for group in (*groups[0][:1], *groups[1][number : number + 1]):
+            for item in (item for name in _GROUPS for item in list(group.get(name) or [])[:1]):
+                _add(about, item, _SAID_THERE)
+        yield about
+
+
+def _add(about: Dataset, part: Dataset, names: Iterable[str]) -> None:
+    for name in names:
+        if name in part:
+            about.add(part[name])
 
 
 def attributes(data: bytes, how: How) -> dict[str, str]:
@@ -86,6 +123,24 @@ def _hush() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def reasons() -> Iterator[None]:
+    """Silence; and Unusable with a reason for whatever pydicom raises."""
+    try:
+        with _hush():
+            yield
+    except (Unusable, MemoryError):
+        raise
+    except RecursionError:
+        raise Unusable("nested_too_deep") from None
+    except EOFError:
+        raise Unusable("truncated") from None
+    except Exception as error:  # damaged files raise nearly anything
+        if "unable to allocate" in str(error).lower():  # NumPy's, within a decoder, of which pydicom keeps the text
+            raise MemoryError from None
+        raise Unusable(_why(str(error).lower())) from None
+
+
 def _why(text: str) -> str:
     """The reason behind what pydicom says."""
     words = {
@@ -95,23 +150,25 @@ def _why(text: str) -> str:
     return next((reason for reason, known in words.items() if any(word in text for word in known)), "undecodable")
 
 
-def _refuse(dataset: Dataset, how: How, frames: bool) -> None:
-    """What is told without decoding."""
+def opened(data: bytes, how: How) -> Dataset:
+    """The file, undecoded; Unusable where that already tells. To be called within `reasons`."""
+    dataset = pydicom.dcmread(io.BytesIO(data), force=True)
     if _depth(dataset) > MAX_NESTING:
         raise Unusable("nested_too_deep")
     if not any(name in dataset for name in _PIXELS) or not {"Rows", "Columns"} <= set(dataset.dir()):
         raise Unusable("no_pixels")
-    if int(dataset.Rows) * int(dataset.Columns) > MAX_PIXELS:
-        raise Unusable("too_many_pixels")
-    count = int(dataset.get("NumberOfFrames") or 1)
-    if (count > 1) != frames:
-        raise Unusable("no_volume" if frames else "several_images")
-    if count * int(dataset.Rows) * int(dataset.Columns) > MAX_VOXELS:
+    pixels = int(dataset.Rows) * int(dataset.Columns)
+    if pixels > MAX_PIXELS or pixels * frames(dataset) > MAX_VOXELS:
         raise Unusable("too_many_pixels")
     if how.burned_in == "refuse" and str(dataset.get("BurnedInAnnotation", "")).strip().upper() == "YES":
         raise Unusable("burned_in")
     if how.secondary_capture == "refuse" and _is_secondary_capture(dataset):
         raise Unusable("secondary_capture")
+    return dataset
+
+
+def frames(dataset: Dataset) -> int:
+    return int(dataset.get("NumberOfFrames") or 1)
 
 
 def _depth(dataset: Dataset) -> int:
@@ -131,95 +188,27 @@ def _is_secondary_capture(dataset: Dataset) -> bool:
     return captured or any(str(word).upper().startswith("SCREEN") for word in words)
 
 
-def _decode(dataset: Dataset) -> Grey:
+def _stored(dataset: Dataset) -> Numbers:
+    """`[height, width]`, with frames before it where there are several, and colours behind it where there are any."""
     stored = pixel_array(dataset)
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    if stored.size > (3 * MAX_PIXELS if frames == 1 else MAX_VOXELS):  # the compressed stream knows a size of its own
+    several = frames(dataset) > 1
+    if stored.size > (MAX_VOXELS if several else 3 * MAX_PIXELS):  # the compressed stream knows a size of its own
         raise Unusable("too_many_pixels")
-    photometric = str(dataset.get("PhotometricInterpretation", "MONOCHROME2")).strip().upper()
-    if photometric == "PALETTE COLOR":
-        stored = apply_color_lut(stored, dataset)
-    if stored.ndim == 3 and stored.shape[2] >= 3 and frames == 1:
-        return _luminance(stored)
-    if stored.ndim != (2 if frames == 1 else 3):
+    coloured = int(dataset.get("SamplesPerPixel") or 1) > 1
+    if _is_palette(dataset):
+        stored, coloured = apply_color_lut(stored, dataset), True
+    if stored.ndim != 2 + several + coloured:  # so does it know a number of frames
         raise Unusable("several_images")
-    grey = _shades(stored, dataset)
-    inverse = str(dataset.get("PresentationLUTShape", "")).strip().upper() == "INVERSE"
-    return 255 - grey if photometric == "MONOCHROME1" or inverse else grey
+    return stored
 
 
-def _luminance(colour: Numbers) -> Grey:
-    """Deep colour keeps its high bytes."""
-    deep = 8 * (colour.dtype.itemsize - 1)
-    channels = (colour[..., :3] >> deep).astype(np.uint8)
+def _is_palette(dataset: Dataset) -> bool:
+    return str(dataset.get("PhotometricInterpretation", "")).strip().upper() == "PALETTE COLOR"
+
+
+def _luminance(colour: Numbers, dataset: Dataset) -> Grey:
+    """Of deep colour the high bits that are used."""
+    said = dataset.RedPaletteColorLookupTableDescriptor[2] if _is_palette(dataset) else dataset.get("BitsStored")
+    bits = min(int(said or 64), 8 * colour.dtype.itemsize)
+    channels = np.minimum(colour[..., :3] >> max(bits - 8, 0), 255).astype(np.uint8)
     return np.asarray(Image.fromarray(np.ascontiguousarray(channels)).convert("L"))
-
-
-def _shades(stored: Numbers, dataset: Dataset) -> Grey:
-    values = apply_modality_lut(stored, dataset)
-    table = dataset.get("VOILUTSequence")
-    if table:
-        return _look_up(values, table[0])
-    window = _window(dataset)
-    if window:
-        return _through(window, values, str(dataset.get("VOILUTFunction", "LINEAR")).strip().upper())
-    bits = int(dataset.get("BitsStored") or 8 * stored.dtype.itemsize)
-    if values is stored and stored.dtype == np.uint8 and bits in (1, 8):
-        return stored * np.uint8(255) if bits == 1 else stored
-    return _present(values, _padding(stored, dataset))
-
-
-def _look_up(values: Numbers, table: Dataset) -> Grey:
-    """VOI LUT: values below or above the table's take its first or last entry."""
-    count, first, bits = (int(entry) for entry in table.LUTDescriptor)
-    count = count or 2**16
-    raw = table.LUTData
-    entries = (
-        np.frombuffer(raw, np.uint8 if bits <= 8 and len(raw) == count else "<u2") if isinstance(raw, bytes) else raw
-    )
-    entries = np.asarray(entries, dtype=np.float64)[:count]
-    places = np.clip(np.floor(values).astype(np.int64) - first, 0, len(entries) - 1)
-    return _bytes(entries / (2**bits - 1))[places]
-
-
-def _window(dataset: Dataset) -> tuple[float, float] | None:
-    """(centre, width) of the first window; None where there is none that means anything."""
-    pair = [dataset.get(name) for name in ("WindowCenter", "WindowWidth")]
-    firsts = [value[0] if isinstance(value, (list, pydicom.multival.MultiValue)) and value else value for value in pair]
-    if any(value is None or value == "" or isinstance(value, (list, pydicom.multival.MultiValue)) for value in firsts):
-        return None
-    centre, width = (float(value) for value in firsts if value is not None)
-    return (centre, width) if np.isfinite([centre, width]).all() and width >= 1 else None
-
-
-def _through(window: tuple[float, float], values: Numbers, function: str) -> Grey:
-    """PS3.3 C.11.2.1.2 and C.11.2.1.3, onto 0..255."""
-    centre, width = window
-    floats = values.astype(np.float32)
-    if function == "SIGMOID":
-        return _bytes(1 / (1 + np.exp(np.clip(-4 * (floats - centre) / width, -80, 80))))
-    if function == "LINEAR_EXACT":
-        return _bytes((floats - centre) / width + 0.5)
-    return _bytes((floats - (centre - 0.5)) / max(width - 1, 1e-6) + 0.5)
-
-
-def _bytes(shares: npt.NDArray[np.floating[Any]]) -> Grey:
-    grey: Grey = np.floor(np.clip(shares, 0, 1) * 255 + 0.5).astype(np.uint8)
-    return grey
-
-
-def _padding(stored: Numbers, dataset: Dataset) -> npt.NDArray[np.bool_] | None:
-    """Where the scanner saw nothing; None where it says no such thing."""
-    value, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
-    if not isinstance(value, int):
-        return None
-    low, high = sorted((value, limit if isinstance(limit, int) else value))
-    padded: npt.NDArray[np.bool_] = (stored >= low) & (stored <= high)
-    return padded if padded.any() and not padded.all() else None
-
-
-def _present(values: Numbers, padded: npt.NDArray[np.bool_] | None) -> Grey:
-    if padded is None:
-        return stretch(values)
-    seen = values[~padded]
-    return stretch(np.where(padded, seen.min(), values))

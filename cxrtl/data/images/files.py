@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from cxrtl.data.images import raster
-from cxrtl.data.images.rules import FILES, MAX_FILE_BYTES, Decoded, Grey, How, Unusable
+from cxrtl.data.images.rules import FILES, MAX_FILE_BYTES, Decoded, Grey, How, Unusable, Volume
 
 _DICOM_AT = 128  # where `DICM` stands, behind a preamble that may hold anything
 _RUNNABLE = (b"MZ", b"\x7fELF", b"#!", b"\xca\xfe\xba\xbe", b"\xcf\xfa\xed\xfe")
@@ -73,20 +73,25 @@ def read(path: str) -> bytes:
 
 def to_grey(data: bytes, how: How) -> Grey:
     """Decode to uint8 `[height, width]`."""
+    plane: Grey = picture(data, how).values[0]
+    return plane
+
+
+def picture(data: bytes, how: How) -> Volume:
+    """Decode to shades of grey of one slice."""
     kind = format_of(data)
     if kind == "DICOM":
         from cxrtl.data.images import dicom  # pydicom takes a quarter of a second to import
 
-        return dicom.to_grey(data, how)
+        return Volume(dicom.to_grey(data, how)[None])
     if kind == "NIfTI":
         from cxrtl.data.images import volume
 
-        slices = volume.nifti(data)
-        if len(slices) > 1:
+        found = volume.nifti(data)
+        if len(found.values) > 1:
             raise Unusable("several_images")
-        plane: Grey = slices[0]
-        return plane
-    return raster.to_grey(data, kind)
+        return found
+    return Volume(raster.to_grey(data, kind)[None])
 
 
 def format_of(data: bytes) -> str:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 MAX_FILE_BYTES = 256 * 2**20
+MAX_FOLDER_BYTES = 2**30  # of a folder of slices: as many as there may be voxels, in 16 bits
+MAX_FOLDER_FILES = 4096
 MAX_PIXELS = 64 * 2**20
 MAX_NESTING = 16  # DICOM sequences within sequences
 MAX_VOXELS = 512 * 2**20
@@ -21,13 +26,17 @@ REASONS = {
     "empty": "the file has no bytes",
     "unreadable": "the file cannot be read: permissions, a folder, a pipe",
     "outside_root": "a link leads out of the folder of images",
-    "too_large_file": f"more than {MAX_FILE_BYTES >> 20} MiB",
+    "too_large_file": f"more than {MAX_FILE_BYTES >> 20} MiB; a folder: than {MAX_FOLDER_BYTES >> 20} MiB or "
+    f"{MAX_FOLDER_FILES} files",
     "too_many_pixels": f"more than {MAX_PIXELS >> 20} Mi pixels",
     "unknown_format": "neither JPEG, PNG, TIFF, BMP, DICOM nor NIfTI",
     "ambiguous_format": "DICOM and something else at once",
     "several_images": "several pages or frames: an animation, a volume where data.slices is 0",
-    "no_volume": "a single picture where data.slices asks for a volume",
+    "no_volume": "a single picture, or a folder without DICOM images, where data.slices asks for a volume",
     "no_such_slice": "the volume has fewer slices than the table says",
+    "mixed_series": "a folder's DICOM files, or a file's frames, are of several series or directions, or at one place",
+    "slice_gaps": "DICOM slices without positions, or not evenly spaced: one is missing",
+    "channel_size": "the files of a row differ in size or, volumes, in where their voxels lie",
     "truncated": "the file ends too early",
     "undecodable": "the file is damaged",
     "no_decoder": "no decoder for this coding is installed, such as 12-bit JPEG (the extra `jpeg12` brings one)",
@@ -36,7 +45,7 @@ REASONS = {
     "secondary_capture": "DICOM secondary capture: a screenshot, a scan of film",
     "nested_too_deep": f"DICOM sequences more than {MAX_NESTING} deep",
     "mask_unusable": "the mask is missing, damaged or no picture of numbers",
-    "mask_size": "the mask is not as large as its image",
+    "mask_size": "the mask is not as large as its image or, a volume, lies elsewhere",
     "mask_values": "the mask holds numbers that stand for no structure",
     "out_of_memory": "decoding takes more memory than data.decode.memory_mib",
     "timed_out": "decoding takes longer than data.decode.file_seconds",
@@ -113,9 +122,50 @@ class Decoded:
     attributes: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """`values` is `[slices, height, width]`: shades of grey, uint8, or a mask's numbers.
+
+    `affine`, 4 × 4, leads from (column, row, slice) to millimetres to the right, front and head, as NIfTI has it; None
+    where the file does not say. `source` is one file of a folder's, whose tags speak for all.
+    """
+
+    values: npt.NDArray[Any]
+    affine: npt.NDArray[np.float64] | None = None
+    source: str = ""
+
+    @property
+    def grid(self) -> Grid:
+        return Grid(self.values.shape, self.affine)
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Where a volume's voxels lie, without them."""
+
+    shape: tuple[int, ...]
+    affine: npt.NDArray[np.float64] | None
+
+    def is_that_of(self, other: Grid) -> bool:
+        """To a thousandth of a millimetre, where both are known."""
+        if self.shape != other.shape or self.affine is None or other.affine is None:
+            return self.shape == other.shape
+        return np.allclose(self.affine, other.affine, rtol=0, atol=1e-3)
+
+
 def file_paths(path: str) -> list[str]:
-    """The files that an entry of a manifest's `path` column names."""
+    """The files that an entry of a manifest's `path` column names; instead of a folder, those in it."""
     if not path.startswith(FILES):
         return [path]
     named = json.loads(path.removeprefix(FILES))
-    return [*named["images"], *([named["mask"]] if named.get("mask") else [])]
+    return [file for name in (*named["images"], named.get("mask")) if name for file in folder_files(name) or [name]]
+
+
+def folder_files(path: str) -> list[str]:
+    """The files of a folder by name, hidden ones left out, one more than may be there at the most; none of a file."""
+    try:
+        with os.scandir(path) as entries:
+            plain = (entry.path for entry in entries if not entry.name.startswith(".") and not entry.is_dir())
+            return sorted(islice(plain, MAX_FOLDER_FILES + 1))
+    except (OSError, ValueError):
+        return []
