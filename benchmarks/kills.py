@@ -33,6 +33,7 @@ from pathlib import Path
 
 from victim import Failed, Run, kill, stat
 
+FOLDS = 2
 EVERY = 25  # iterations between saved states
 GONE_WITHIN, ON_WITHIN = 70.0, 180.0  # seconds
 IMPATIENT = 0.2  # share of kills that come before the one before is made good
@@ -45,7 +46,7 @@ positive = "effusion"
 image_size = 32
 phantom_patients = 24
 [folds]
-k = 2
+k = {folds}
 [train]
 backbone = "mobilenet_v3_small"
 init = "scratch"
@@ -124,11 +125,16 @@ def recover(run: Run, before: dict[str, int]) -> bool:
     raise Failed(f"the run did not get on from {before}, is at {run.at()}: see {run.home / 'log'}")
 
 
+def trained(run: Run) -> bool:
+    at = run.at()
+    return len(at) == FOLDS and min(at.values()) == run.length
+
+
 def campaign(run: Run, rng: random.Random, kills: list[Kill], most: int) -> None:
-    """Kill till `most` are reached or the run ends; then let it end."""
+    """Kill till `most` are reached or all is trained; then let the run end."""
     run.start()
     time.sleep(rng.uniform(0, 30) if most else 0)  # somewhere between importing and training
-    while len(kills) < most:
+    while len(kills) < most and not trained(run):
         before, began, starts = run.at(), time.monotonic(), run.starts
         found = strike(run, rng)
         if found is None:
@@ -188,7 +194,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that what it started is ended, too
     with tempfile.TemporaryDirectory(prefix="k-", ignore_cleanup_errors=True) as folder:
         toml = Path(folder, "kills.toml")
-        toml.write_text(EXPERIMENT.format(length=args.length, every=EVERY))
+        toml.write_text(EXPERIMENT.format(length=args.length, every=EVERY, folds=FOLDS))
 
         def fresh(name: str) -> Run:
             home = Path(folder, name)
@@ -215,7 +221,7 @@ def main() -> None:
                 run.end()
     print(table(kills))
     print(
-        f"{len(kills)} kills over {len(runs) - 1} runs of 2 folds × {args.length} iterations, states every {EVERY}: "
+        f"{len(kills)} kills over {len(runs) - 1} runs of {FOLDS} folds × {args.length} iterations, states every {EVERY}: "
         f"all predictions bit for bit those of an undisturbed run; {(time.monotonic() - began) / 60:.1f} minutes"
     )
 
