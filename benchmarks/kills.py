@@ -221,8 +221,8 @@ def main() -> None:
                 run.end()
     print(table(kills))
     print(
-        f"{len(kills)} kills over {len(runs) - 1} runs of {FOLDS} folds × {args.length} iterations, states every {EVERY}: "
-        f"all predictions bit for bit those of an undisturbed run; {(time.monotonic() - began) / 60:.1f} minutes"
+        f"{len(kills)} kills over {len(runs) - 1} runs of {FOLDS} folds × {args.length} iterations, states every "
+        f"{EVERY}: all predictions bit for bit those of an undisturbed run; {(time.monotonic() - began) / 60:.1f} minutes"
     )
 
 
