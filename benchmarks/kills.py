@@ -222,7 +222,8 @@ def main() -> None:
     print(table(kills))
     print(
         f"{len(kills)} kills over {len(runs) - 1} runs of {FOLDS} folds × {args.length} iterations, states every "
-        f"{EVERY}: all predictions bit for bit those of an undisturbed run; {(time.monotonic() - began) / 60:.1f} minutes"
+        f"{EVERY}: all predictions bit for bit those of an undisturbed run; "
+        f"{(time.monotonic() - began) / 60:.1f} minutes"
     )
 
 
