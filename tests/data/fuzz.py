@@ -227,6 +227,6 @@ def _plain(target: Callable[[int, object], None]) -> Callable[[int, object], Non
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        found = Fuzz(Path(folder)).run(float(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    with tempfile.TemporaryDirectory() as scratch:
+        found = Fuzz(Path(scratch)).run(float(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0)
     sys.stdout.write(json.dumps(found, indent=1) + f"\n{sum(found.values())} tried\n")
