@@ -12,7 +12,7 @@ from cxrtl.data.groups import together
 from cxrtl.data.manifest import build
 from cxrtl.errors import LeakageError
 from tests.data.helpers import fake_prepared
-from tests.data.test_stack import table
+from tests.data.test_stack_rows import table
 
 
 def test_rows_are_linked_by_any_column_and_by_way_of_others() -> None:
