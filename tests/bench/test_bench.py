@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from cxrtl import rundir
 from cxrtl.bench import bench, limits
 from cxrtl.bench.loops import Pictures, Task, rate
 from cxrtl.errors import TrialError
+from cxrtl.records import FoldResult, Milestone
+from cxrtl.rundir import RunDir
 
 
 def test_operations_are_those_of_the_published_counts() -> None:
@@ -54,6 +57,21 @@ def test_ratios_are_of_each_round_by_itself() -> None:
 def test_a_loop_that_fails_is_told() -> None:
     with pytest.raises(TrialError, match="'plain' failed"):
         bench._together(Task("plain", "no-such-network", 4, 64, 1, 1, "fp32", "cpu"), 1)
+
+
+def test_rates_leave_out_the_first_steps_and_what_is_not_training(tmp_path: Path) -> None:
+    """Of one budget by the curve, whose lines are exact on a CPU; of two by what lies between them."""
+    run = RunDir(tmp_path)
+    budgets: dict[int, tuple[int, ...]] = {0: (15,), 1: (50, 350)}
+    for fold, times in budgets.items():
+        reached = tuple(Milestone(at, 2.0 + at / 10, 9.0, 0.5, 0.5) for at in times)
+        folder = run.path("a", f"fold{fold}")
+        folder.mkdir(parents=True)
+        result = FoldResult("a", fold, times, "hash", 9, 9, reached, 1.0, 99.0, 0.0, "cpu", "fp32", 1, 1, {})
+        rundir.write_json(folder / "result.json", result.to_json())
+        lines = [{"iteration": at, "train_seconds": 7.0 + at / 5} for at in (5, 10, 15)]
+        (folder / "curve.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert bench._rates(run, 25) == pytest.approx([5 * 25, 10 * 25])
 
 
 @pytest.mark.slow
