@@ -49,6 +49,11 @@ class Claim:
             trial = "/".join(self.folder.parts[-2:])
             raise SupersededError(f"{trial} was taken over by {owner['process']}: this try writes nothing more")
 
+    def too_late(self) -> SupersededError:
+        """To be raised where an earlier try had finished the trial when this one took it."""
+        self.release()
+        return SupersededError(f"{'/'.join(self.folder.parts[-2:])} was finished by an earlier try: nothing is left")
+
     def release(self) -> None:
         """The trial is done: whoever still works on it is too late."""
         rundir.guards.pop(self.folder, None)
