@@ -166,9 +166,10 @@ class FoldRun:
         self.state.setup_seconds += time.monotonic() - self.started
         hooks = loop.Hooks(noticed=partial(self.notice.told, self.setting.workers, self.device, self.state))
         if first := self.setting.workers.first:
-            job, trial = self.job, self.trial
-            self.board = Board(job.run, trial, job.recipes[trial.arm], resume_at=self.state.iteration)
-            self.signals = Signals(self.folder, job.run.name, trial, self.state, job.metered)
+            self.board = Board(
+                self.job.run, self.trial, self.job.recipes[self.trial.arm], resume_at=self.state.iteration
+            )
+            self.signals = Signals(self.folder, self.job.run.name, self.trial, self.state, self.job.metered)
             hooks = replace(hooks, milestone=self.milestone, save=self.save, progress=self.progress)
         with self.writer, devices.own_stream(self.device):
             loop.fit(self.setting, self.train_images, self.net, self.optimizer, self.state, hooks)

@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
-from cxrtl.config import Resources
+from cxrtl.config import Recipe, Resources
 from cxrtl.errors import PlanError
-from cxrtl.orchestrate import cluster, growth
+from cxrtl.orchestrate import cluster, growth, plan, probe
 from cxrtl.orchestrate.cluster import Node
-from cxrtl.orchestrate.probe import Share
+from cxrtl.orchestrate.probe import Prober, Share
+from cxrtl.records import Prepared
 from cxrtl.rundir import RunDir, read_json
+from tests.orchestrate import test_plan
 from tests.orchestrate.growing import ENVIRONMENT
 from tests.orchestrate.helpers import environment, experiment, same, scores
 
@@ -126,6 +128,46 @@ def test_machines_of_an_autoscaler_bear_the_name_of_their_group(
     found: Callable[[], list[dict[str, Any]]] = lambda: [{"Alive": True, "Labels": labels}]  # noqa: E731
     monkeypatch.setattr(growth, "ray", SimpleNamespace(nodes=found))
     assert growth.grows() is grows
+
+
+def test_steps_are_timed_on_the_nodes_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[Share] = []
+
+    def step(recipe: Recipe, start: None, prepared: Prepared, precision: None, share: Share, kept: bool) -> plan.Probe:
+        timed.append(share)
+        return plan.Probe("cuda", f"GPU {len(timed) % 2}", "bf16", 1.0, 10, gpu_memory=2**40)
+
+    timer = SimpleNamespace(time=SimpleNamespace(remote=step))
+    fake = SimpleNamespace(put=lambda it: it, get=lambda it: it)
+    fake.remote = lambda **_: lambda _: SimpleNamespace(remote=lambda: timer)
+    monkeypatch.setattr(probe, "ray", fake)
+    fake.exceptions = SimpleNamespace(RayTaskError=KeyError, RayError=OSError)
+    there, made = [Node(2, 0), Node(8, 1), Node(8, 1)], test_plan.experiment(budgets=[10])
+    prober = Prober({"a": None, "b": None}, test_plan.phantom(tmp_path), {}, {}, there)
+    nodes = [*there, *[Node(8, 1, name="to come")] * 8]
+    todo = plan.trials(made, 10)[::2]
+    share, found = plan.lay_out(made, made.recipes[:1], todo, nodes, prober)
+    assert share == Share(4, 1.0) and timed.count(share) == 2  # of ten; more folds to a process end no sooner
+    assert found["a"].gpu == "GPU 0 + GPU 1"
+    prober.time(made.recipes[0], Share(16, 1.0), 10)  # which nothing there can hold: one waits for what can
+    assert timed.count(Share(16, 1.0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("share", "limit", "joined", "most"),
+    [
+        (Share(1, 0), 0, False, 2),
+        (Share(1, 0), 0, True, 5),  # more nodes may join
+        (Share(1, 0), 3, True, 3),
+        (Share(1, 0, 2), 0, True, 3),
+        (Share(1, 0, workers=2), 0, True, 1),
+    ],
+)
+def test_on_a_cluster_trials_start_wherever_there_comes_to_be_room(
+    share: Share, limit: int, joined: bool, most: int, tmp_path: Path
+) -> None:
+    found = test_plan.drawn(tmp_path, [Node(2, 0)], share, test_plan.probes(), max_concurrent=limit)
+    assert plan.most_at_once(Resources(max_concurrent=limit), found, joined) == most
 
 
 @pytest.mark.slow

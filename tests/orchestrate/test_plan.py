@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -243,47 +242,6 @@ def test_folds_share_a_gpu_as_ends_all_of_them_soonest(
     prober = Measured({}, phantom(tmp_path), {}, {})
     share, _ = plan.lay_out(made, made.recipes[:1], plan.trials(made, 10)[::2], [Node(8, 1)], prober)
     assert (share.folds, found) == (chosen, tried)
-
-
-def test_steps_are_timed_on_the_nodes_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cxrtl.orchestrate import probe
-
-    timed: list[Share] = []
-
-    def step(recipe: Recipe, start: None, prepared: Prepared, precision: None, share: Share, kept: bool) -> plan.Probe:
-        timed.append(share)
-        return plan.Probe("cuda", f"GPU {len(timed) % 2}", "bf16", 1.0, 10, gpu_memory=2**40)
-
-    remote = SimpleNamespace(remote=step)
-    fake = SimpleNamespace(remote=lambda **_: lambda _: remote, put=lambda it: it, get=lambda it: it)
-    monkeypatch.setattr(probe, "ray", fake)
-    fake.exceptions = SimpleNamespace(RayTaskError=KeyError, RayError=OSError)
-    there, made = [Node(2, 0), Node(8, 1), Node(8, 1)], experiment(budgets=[10])
-    prober = Prober({"a": None, "b": None}, phantom(tmp_path), {}, {}, there)
-    nodes = [*there, *[Node(8, 1, name="to come")] * 8]
-    todo = plan.trials(made, 10)[::2]
-    share, found = plan.lay_out(made, made.recipes[:1], todo, nodes, prober)
-    assert share == Share(4, 1.0) and timed.count(share) == 2  # of ten; more folds to a process end no sooner
-    assert found["a"].gpu == "GPU 0 + GPU 1"
-    prober.time(made.recipes[0], Share(16, 1.0), 10)  # which nothing there can hold: one waits for what can
-    assert timed.count(Share(16, 1.0)) == 1
-
-
-@pytest.mark.parametrize(
-    ("share", "limit", "joined", "most"),
-    [
-        (Share(1, 0), 0, False, 2),
-        (Share(1, 0), 0, True, 5),  # more nodes may join
-        (Share(1, 0), 3, True, 3),
-        (Share(1, 0, 2), 0, True, 3),
-        (Share(1, 0, workers=2), 0, True, 1),
-    ],
-)
-def test_on_a_cluster_trials_start_wherever_there_comes_to_be_room(
-    share: Share, limit: int, joined: bool, most: int, tmp_path: Path
-) -> None:
-    found = drawn(tmp_path, [Node(2, 0)], share, probes(), max_concurrent=limit)
-    assert plan.most_at_once(Resources(max_concurrent=limit), found, joined) == most
 
 
 @pytest.mark.slow
