@@ -153,8 +153,7 @@ class FoldRun:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.claim = Claim.take(self.folder)
         storage.pull(self.folder)
-        if self.job.run.result(self.trial, self.run_hash):
-            raise self.claim.too_late()
+        self.claim.require_undone(self.job.run.result(self.trial, self.run_hash))
         self.every = storage.pace(self.folder, HEARTBEAT)
         rundir.drop_parts(self.folder)
         for stale in ("result.json", "error.txt"):  # of a trial that is made again: it is neither done nor failed
@@ -166,10 +165,9 @@ class FoldRun:
         self.state.setup_seconds += time.monotonic() - self.started
         hooks = loop.Hooks(noticed=partial(self.notice.told, self.setting.workers, self.device, self.state))
         if first := self.setting.workers.first:
-            self.board = Board(
-                self.job.run, self.trial, self.job.recipes[self.trial.arm], resume_at=self.state.iteration
-            )
-            self.signals = Signals(self.folder, self.job.run.name, self.trial, self.state, self.job.metered)
+            job, trial = self.job, self.trial
+            self.board = Board(job.run, trial, job.recipes[trial.arm], resume_at=self.state.iteration)
+            self.signals = Signals(self.folder, job.run.name, trial, self.state, job.metered)
             hooks = replace(hooks, milestone=self.milestone, save=self.save, progress=self.progress)
         with self.writer, devices.own_stream(self.device):
             loop.fit(self.setting, self.train_images, self.net, self.optimizer, self.state, hooks)
