@@ -8,7 +8,7 @@ folds took time: folds / (slots × ⌈folds / slots⌉). What lies between them 
 there and begins its first fold, the mean over processes; `gap`, the mean time between two folds of a process; `end`,
 from the last fold's end to the scheduler's return. `started` is the share of the bound without `start`: that is paid
 once a process, by the cores of its node; here ten processes share this machine's, where on a cluster each has its
-own.
+own. Fails, after the last line, where `of the bound` is below 0.93 in any.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import time
 from itertools import pairwise
 from typing import Any
@@ -65,17 +66,21 @@ def main() -> None:
     args = parser.parse_args()
     print("| slots | makespan, s | start, s | gap, s | end, s | use | bound | of the bound | started |")
     print("|---" * 9 + "|")
+    below = []
     for slots in args.slots:
         found = measure(args.folds, slots, args.seconds)
         use = args.folds * args.seconds / (slots * found["makespan"])
         started = args.folds * args.seconds / (slots * (found["makespan"] - found["start"]))
         bound = args.folds / (slots * -(-args.folds // slots))
-        low = "" if use / bound >= WANTED else f" (below {WANTED})"
+        if use / bound < WANTED:
+            below.append(f"{slots} slots {use / bound:.3f}")
         times = " | ".join(f"{found[name]:.2f}" for name in ("makespan", "start", "gap", "end"))
         print(
-            f"| {slots} | {times} | {use:.3f} | {bound:.3f} | {use / bound:.3f}{low} | {started / bound:.3f} |",
+            f"| {slots} | {times} | {use:.3f} | {bound:.3f} | {use / bound:.3f} | {started / bound:.3f} |",
             flush=True,
         )
+    if below:
+        sys.exit(f"of the bound less than {WANTED}: {', '.join(below)}")
 
 
 if __name__ == "__main__":

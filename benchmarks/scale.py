@@ -1,13 +1,14 @@
 """How planning, scheduling and the driver grow with the number of trials.
 
     python benchmarks/scale.py plan                          10,000 trials on 500 simulated nodes
-    python benchmarks/scale.py driver [--trials 100 300 1000] [--slots 2]
+    python benchmarks/scale.py driver [--trials 1000 3000 10000] [--slots 10]
 
 `plan`: `plan.trials`, `plan.make` and the order of packs for as many trials and nodes as each line says, and the ledger
 looked at with all of them done, in seconds and in peak memory; then the makespan of folds of mixed lengths on a
 simulated clock, beside the least that any order could reach. `driver`: trials that do nothing through the real
-scheduler, in a process of its own each: seconds a trial, and what a trial adds to the driver's memory. Each ends with
-the exponent of growth, the slope in logarithms: 1 is linear.
+scheduler, on as many real processes as slots, each line with a Ray and a driver of its own: seconds a trial, and what a
+trial adds to the driver's memory. Each ends with the exponent of growth, the slope in logarithms: 1 is linear. `driver`
+fails where that of its time or its memory is above 1.15.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import numpy as np
 
 GRID = ((1000, 50), (2000, 100), (5000, 250), (10_000, 500))  # trials, nodes
 FOLDS = 100
+LINEAR = 1.15  # the largest exponent of growth that the driver may show
 
 
 def exponent(x: list[float], y: list[float]) -> float:
@@ -128,21 +130,23 @@ def memory() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def table(rows: list[tuple[int, dict[str, float]]]) -> None:
+def table(rows: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
+    """Print the rows; the exponents of growth by column."""
     names = list(rows[0][1])
     print("| trials | " + " | ".join(names) + " |\n" + "|---" * (len(names) + 1) + "|")
     for trials, row in rows:
         print(f"| {trials:,} | " + " | ".join(f"{row[name]:.4g}" for name in names) + " |")
     x = [float(trials) for trials, _ in rows]
-    slopes = [f"{name} {exponent(x, [max(row[name], 1e-9) for _, row in rows]):.2f}" for name in names]
-    print("exponents of growth: " + ", ".join(slopes))
+    slopes = {name: exponent(x, [max(row[name], 1e-9) for _, row in rows]) for name in names}
+    print("exponents of growth: " + ", ".join(f"{name} {slope:.2f}" for name, slope in slopes.items()))
+    return slopes
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["plan", "driver", "drive"])
-    parser.add_argument("--trials", type=int, nargs="+", default=[100, 300, 1000])
-    parser.add_argument("--slots", type=int, default=2)
+    parser.add_argument("--trials", type=int, nargs="+", default=[1000, 3000, 10_000])
+    parser.add_argument("--slots", type=int, default=10)
     args = parser.parse_args()
     if args.what == "drive":  # the process of one line
         print(json.dumps(drive(args.trials[0], args.slots)))
@@ -159,7 +163,10 @@ def main() -> None:
             found = json.loads(done.stdout.splitlines()[-1])
             each = {"s a trial": found["seconds"] / trials, "KiB a trial": found["memory"] / trials / 1024}
             rows.append((trials, {"s": found["seconds"], "MiB": found["memory"] / 2**20, **each}))
-        table(rows)
+        slopes = table(rows)
+        steep = [f"{name} {slopes[name]:.2f}" for name in ("s", "MiB") if slopes[name] > LINEAR]
+        if steep:
+            sys.exit(f"the driver grows faster than its trials: {', '.join(steep)}, above {LINEAR}")
 
 
 if __name__ == "__main__":

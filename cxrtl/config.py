@@ -39,7 +39,9 @@ class Resources(Table):
         "auto", description="CPU cores, and threads, of one fold; `auto`: what a few timed steps find fastest"
     )
     gpus_per_fold: float | Literal["auto"] = Field(
-        "auto", description="`auto`: 1 where the cluster has GPUs, else 0; a fraction lets folds share one"
+        "auto",
+        description="`auto`: 1 where the cluster has GPUs, else 0; to be said outright where none is there yet and "
+        "machines start as they are asked for; a fraction lets folds share one",
     )
     folds_per_gpu: Annotated[int, Field(ge=1, le=32)] | Literal["auto"] = Field(
         "auto",

@@ -18,7 +18,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,9 @@ TRIES = 3  # where several start at once and all give way
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process, where it mirrors a storage; elsewhere the kernel's lock is enough.
+def hold(folder: Path) -> Iterator[Callable[[], None]]:
+    """Hold `folder` for this process, where it mirrors a storage; elsewhere the kernel's lock is enough. Gives what
+    raises LockedError from the moment on that it is held no longer.
 
     Raises:
         LockedError: a living process holds it, or took it over because nothing was heard of this one.
@@ -41,17 +42,14 @@ def hold(folder: Path) -> Iterator[None]:
     """
     store = at(folder)
     if store is None:
-        yield
+        yield lambda: None
         return
     lease = _claimed(store, folder)
     try:
-        yield
+        yield lease.check
     except BaseException:
         if lease.lost:
-            raise LockedError(
-                f"{lease.name} was taken over by another process, which heard nothing of this one for {STALE:.0f} s: "
-                "wait for it, then run the same command"
-            ) from None
+            raise lease.taken() from None
         raise
     finally:
         lease.release()
@@ -80,6 +78,7 @@ class Lease:
         self.folder = store.there(folder / ".lock")
         self.mine = f"{self.folder}/{secrets.token_hex(8)}"
         self.lost, self.stop, self.buried = False, threading.Event(), list[str]()
+        self.beat = threading.Lock()  # held while the file is written: elsewhere than in object stores it is then gone
         self.beating = threading.Thread(target=self._beat, daemon=True)
 
     def claim(self) -> Lease:
@@ -93,6 +92,19 @@ class Lease:
             self.release()
             raise
         return self
+
+    def check(self) -> None:
+        """Raises LockedError where another took the folder over, even if this process slept until now."""
+        with self.beat, faults(self.name):
+            self.lost = self.lost or not self.files.exists(self.mine) or self.files.exists(self.mine + GONE)
+        if self.lost:
+            raise self.taken()
+
+    def taken(self) -> LockedError:
+        return LockedError(
+            f"{self.name} was taken over by another process, which heard nothing of this one for {STALE:.0f} s: "
+            "wait for it, then run the same command"
+        )
 
     def release(self) -> None:
         self.stop.set()
@@ -150,11 +162,11 @@ class Lease:
 
     def _beat(self) -> None:
         while not self.stop.wait(BEAT):
-            with suppress(OSError), faults(self.name):  # no answer: the next beat may get one
+            with self.beat, suppress(OSError), faults(self.name):  # no answer: the next beat may get one
                 try:
                     self.files.info(self.mine)
                     self._write()
-                    self.lost = self.files.exists(self.mine + GONE)
+                    self.lost = self.lost or self.files.exists(self.mine + GONE)
                 except FileNotFoundError:
                     self.lost = True
                 if self.lost:

@@ -15,7 +15,6 @@ import fcntl
 import hashlib
 import json
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,6 +28,8 @@ import pyarrow.parquet as pq
 
 from cxrtl import lease, storage
 from cxrtl.errors import DamagedError, LockedError, RunError
+from cxrtl.parts import drop_parts as drop_parts
+from cxrtl.parts import part_of
 from cxrtl.predictions import Predictions
 from cxrtl.records import FoldResult, Task, Trial
 
@@ -55,15 +56,14 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
 
     A reader sees the old file or the new one, never a part. A failure leaves `path` as it was and removes the part.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    part = part_of(path)
     if storage.at(path):  # this machine's mirror may lack the folder
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
         write(part)
         with part.open("rb") as file:
             os.fsync(file.fileno())
-        if guard := guards.get(path.parent):
-            guard()
+        require_mine(path.parent)
         storage.push(part, path)
         part.replace(path)
     except BaseException as error:
@@ -78,12 +78,9 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         os.close(folder)
 
 
-def drop_parts(folder: Path) -> None:
-    """Remove what writers that were killed have left in `folder`; a part whose process lives is somebody's."""
-    for part in folder.glob(".*.part"):
-        writer = part.name.rsplit(".", 2)[-2].partition("-")[0]
-        if not Path("/proc", writer).exists() or writer == str(os.getpid()):
-            part.unlink(missing_ok=True)
+def require_mine(folder: Path) -> None:
+    """Raise what the folder's guard does where this process may no longer change it."""
+    guards.get(folder, lambda: None)()
 
 
 def write_bytes(path: Path, data: bytes) -> str:
@@ -273,9 +270,13 @@ class RunDir:
                 drop_parts(self.root)
             except OSError as error:
                 raise self._cannot_write(error) from None
-            with lease.hold(self.root):
-                storage.pull(self.root)
-                yield
+            with lease.hold(self.root) as check:
+                guards[self.root] = check
+                try:
+                    storage.pull(self.root)
+                    yield
+                finally:
+                    del guards[self.root]
 
     def host(self) -> str:
         """The machine whose process held the run last, or holds it; "" where none has."""

@@ -29,6 +29,7 @@ from urllib.parse import quote, unquote
 
 from cxrtl.config import refuse_secret
 from cxrtl.errors import ConfigError, DamagedError, RunError
+from cxrtl.parts import part_of
 
 VARIABLE, FOLDER = "CXRTL_MIRRORS", "cxrtl-mirrors"
 LOCAL = ("lock", ".lock/*", "prepared/*/private/*", "prepared/*/pixels.*")  # what serves one machine alone
@@ -122,7 +123,7 @@ class Store:
         if version and noted[:1] == [version] and (noted[1:] == [stamp] or (stamp and path.match(GROWING))):
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+        part = part_of(path)
         try:
             with faults(self.name(path)), suppress(FileNotFoundError):  # deleted since it was listed
                 self.files.get_file(self.there(path), str(part))

@@ -17,6 +17,7 @@ LAYERS = [
     ("trials",),
     ("records",),
     ("predictions",),
+    ("parts",),
     ("storage",),
     ("lease",),
     ("rundir",),
@@ -31,7 +32,7 @@ LAYERS = [
     ("verbs", "weights_cli", "submit_cli"),
     ("cli",),
 ]
-NO_TORCH_NO_RAY = ["errors", "config", "trials", "records", "predictions", "storage", "lease", "rundir"]
+NO_TORCH_NO_RAY = ["errors", "config", "trials", "records", "predictions", "parts", "storage", "lease", "rundir"]
 NO_TORCH_NO_RAY += ["evaluate", "report"]
 
 

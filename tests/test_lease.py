@@ -15,7 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from cxrtl import lease, storage
 from cxrtl.errors import LockedError
 from cxrtl.lease import Lease
-from cxrtl.rundir import RunDir
+from cxrtl.rundir import RunDir, write_json
 from tests.homes import Machines, stored
 
 
@@ -151,6 +151,22 @@ def test_an_owner_taken_for_dead_stops(folder: Path, monkeypatch: pytest.MonkeyP
             taker._bury(there)
         threading.Event().wait(60)
     assert stored() == {}
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_an_owner_taken_for_dead_while_it_slept_writes_nothing_more(folder: Path, deleted: bool) -> None:
+    """Before its next beat: it has just woken."""
+    run = RunDir(folder)
+    with pytest.raises(LockedError, match="taken over by another process"), run.lock():
+        write_json(run.path("plan.json"), 1)
+        (mine,) = [name for name in MemoryFileSystem.store if "/.lock/" in name]
+        MemoryFileSystem().pipe_file(f"{mine}.gone", b"")
+        if deleted:  # and the other has done its work and let go
+            for name in (mine, f"{mine}.gone"):
+                MemoryFileSystem.store.pop(name)
+        write_json(run.path("plan.json"), 2)
+    assert stored()["runs/r/plan.json"].strip() == b"1"
+    write_json(run.path("plan.json"), 3)  # who does not hold the run is not asked
 
 
 def test_an_owner_that_wrote_after_it_was_taken_for_dead_stops_too(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cxrtl import rundir
+from cxrtl import parts, rundir
 from cxrtl.errors import DamagedError, LockedError, RunError
 from cxrtl.predictions import Predictions
 from cxrtl.records import FoldResult, Milestone, Trial
@@ -126,6 +126,23 @@ def test_parts_of_killed_writers_go_and_those_of_living_ones_stay(tmp_path: Path
     with RunDir(tmp_path).lock():
         kept = {path.name for path in tmp_path.iterdir()}
     assert kept == {"lock", "x.json", f".x.json.{os.getppid()}-00000000.part"}
+
+
+def test_where_machines_write_side_by_side_anothers_part_stays_until_it_is_old(tmp_path: Path) -> None:
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    names = {
+        "mine": f".x.{ended.pid}-{parts.HERE}0000.part",
+        "theirs": f".x.{ended.pid}-{'0000' if parts.HERE != '0000' else '1111'}0000.part",
+        "old": f".y.{ended.pid}-{'0000' if parts.HERE != '0000' else '1111'}0000.part",
+        "living": f".x.{os.getppid()}-{parts.HERE}0000.part",
+    }
+    for name in names.values():
+        (tmp_path / name).touch()
+    os.utime(tmp_path / names["old"], (0, 0))
+    parts.drop_parts(tmp_path, shared=True)
+    assert {path.name for path in tmp_path.iterdir()} == {names["theirs"], names["living"]}
+    assert parts.HERE in parts.part_of(tmp_path / "x").name
 
 
 def test_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ def _nothing(_: State) -> None:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What happens outside the clock: `milestone` at a budget, `save` at a checkpoint and wherever `noticed` says that
-    this place of training is about to end, `progress` at a curve line."""
+    """What happens outside the clock: `milestone` at a budget, `save` at a checkpoint and wherever `noticed`, asked
+    after each step, says that this place of training is about to end, `progress` at a curve line."""
 
     milestone: Callable[[State], None] = _nothing
     save: Callable[[State], None] = _nothing
@@ -65,7 +65,7 @@ def fit(
     for iteration in range(start, train.budgets[-1] + 1):
         state.iteration = iteration
         reached = iteration in train.budgets and iteration not in [done.iterations for done in state.milestones]
-        due = iteration > start and (iteration % train.checkpoint_every == 0 or hooks.noticed())
+        due = iteration > start and (hooks.noticed() or iteration % train.checkpoint_every == 0)
         if step.steps and (reached or due or iteration % CURVE_EVERY == 0):
             step.mark(iteration)
             if reached or due or clock.overdue():

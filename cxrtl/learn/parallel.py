@@ -94,6 +94,14 @@ class Workers:
         found: State = held[0]
         return found
 
+    def any_told(self, told: bool, device: torch.device) -> bool:
+        """Whether any worker says so; a GPU is waited for."""
+        if self.count == 1:
+            return told
+        flag = torch.tensor(float(told), device=device)
+        _sum(flag)
+        return bool(flag)
+
     def part_company(self) -> None:
         """Have the others' calls raise `PeerLost`."""
         if self.count > 1:

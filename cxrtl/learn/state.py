@@ -57,13 +57,19 @@ class Snapshot:
 
 
 def save(folder: Path, state: State, taken: Snapshot, run_hash: str) -> None:
-    """Write the state so that a crash at any point leaves this one or the one before, whole."""
+    """Write the state so that a crash at any point leaves this one or the one before, whole. A later one is another
+    try's, which took the folder over meanwhile: it stays.
+
+    Raises:
+        SupersededError: it did so.
+    """
     name = f"state-{state.iteration}.safetensors"
     digest = rundir.write_bytes(folder / name, safetensors.torch.save(taken.tensors()))
     record = {"run_hash": run_hash, "tensors": name, "sha256": digest, **asdict(state)}
     rundir.write_json(folder / "state.json", record)
+    rundir.require_mine(folder)
     for old in folder.glob("state-*.safetensors"):
-        if old.name != name:
+        if int(old.stem.partition("-")[2]) < state.iteration:
             storage.remove(old)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from cxrtl import rundir, storage
 from cxrtl.errors import DamagedError, SupersededError
+from cxrtl.records import FoldResult
 
 FILE = "owner.json"
 
@@ -48,6 +49,14 @@ class Claim:
         if owner["token"] != self.token:
             trial = "/".join(self.folder.parts[-2:])
             raise SupersededError(f"{trial} was taken over by {owner['process']}: this try writes nothing more")
+
+    def require_undone(self, result: FoldResult | None) -> None:
+        """Raise SupersededError, and let the folder go, where an earlier try had come to a result after all."""
+        if result:
+            self.release()
+            raise SupersededError(
+                f"{result.arm}/fold{result.fold} was finished by an earlier try: nothing is left to do"
+            )
 
     def release(self) -> None:
         """The trial is done: whoever still works on it is too late."""

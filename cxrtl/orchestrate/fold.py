@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -153,6 +153,7 @@ class FoldRun:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.claim = Claim.take(self.folder)
         storage.pull(self.folder)
+        self.claim.require_undone(self.job.run.result(self.trial, self.run_hash))
         self.every = storage.pace(self.folder, HEARTBEAT)
         rundir.drop_parts(self.folder)
         for stale in ("result.json", "error.txt"):  # of a trial that is made again: it is neither done nor failed
@@ -162,12 +163,12 @@ class FoldRun:
     def run(self, notice: Notice | None = None) -> None:
         self.notice = notice or Notice([])
         self.state.setup_seconds += time.monotonic() - self.started
-        first, hooks = self.setting.workers.first, loop.Hooks()
-        if first:
+        hooks = loop.Hooks(noticed=partial(self.notice.told, self.setting.workers, self.device, self.state))
+        if first := self.setting.workers.first:
             job, trial = self.job, self.trial
             self.board = Board(job.run, trial, job.recipes[trial.arm], resume_at=self.state.iteration)
             self.signals = Signals(self.folder, job.run.name, trial, self.state, job.metered)
-            hooks = loop.Hooks(self.milestone, self.save, self.progress, self.notice.given)
+            hooks = replace(hooks, milestone=self.milestone, save=self.save, progress=self.progress)
         with self.writer, devices.own_stream(self.device):
             loop.fit(self.setting, self.train_images, self.net, self.optimizer, self.state, hooks)
         if first:
@@ -237,10 +238,9 @@ class FoldRun:
         self.writer.wait()
         self.writer(partial(state.save, self.folder, self._as_now(at), taken, self.run_hash))
         self.board.keep()
-        if self.notice.given():
+        if self.notice.leaving:
             self.writer.wait()
-            self.setting.workers.part_company()
-            self.notice.leave()
+            self.notice.leave(self.setting.workers)
 
     def progress(self, at: state.State) -> None:
         """New lines of the curve: shown at once on TensorBoard, and once a second to whoever watches the folder."""

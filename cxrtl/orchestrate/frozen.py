@@ -69,7 +69,7 @@ def specs(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What decides an arm's features: those it is scored on, and those it trains on."""
     train = recipe.train
-    plain = {
+    plain: dict[str, Any] = {
         "version": features.VERSION,
         "torch": torch.__version__,
         "backbone": train.backbone,
@@ -82,6 +82,7 @@ def specs(
         "threads": machine.threads,
         "precision": "fp32",
         "views": 0,
+        **({"gpu": machine.gpu} if machine.gpu else {}),
     }
     views = {**plain, "precision": machine.precision[recipe.name]}
     if recipe.augment.active:
@@ -115,6 +116,7 @@ def bank(
                 out.arrays[name] = features.rounded(out.arrays[names[0]])
             elif name not in out.arrays:
                 folder = home / "features" / name[:16]
+                rundir.drop_parts(folder, shared=True)
                 found = features.read(folder, spec)
                 if found is None:
                     _compute(folder, spec, recipe, start, prepared, plan)

@@ -37,7 +37,8 @@ def train(
     many processes as it shares a fold out among, on whatever nodes.
 
     Raises:
-        TrainingFailedError: a worker died; another try goes on from the saved state. Else whatever `loop` raised.
+        TrainingFailedError, RayActorError: a worker died, or left after notice; another try goes on from the saved
+            state. Else whatever `loop` raised.
     """
     share = job.share
     if share.workers == 1:
@@ -66,9 +67,10 @@ def train(
         try:
             trainer.fit()
         except TrainingFailedError as error:
-            for fault in getattr(error, "worker_failures", {}).values():
-                if not _died(fault):
-                    raise fault from error
+            faults = list(getattr(error, "worker_failures", {}).values())
+            told = [fault for fault in faults if getattr(fault, "preempted", False)]  # no death, see `sweep.Deaths`
+            for fault in [fault for fault in faults if not _died(fault)] + told:
+                raise fault from error
             raise
 
 

@@ -22,11 +22,21 @@ _NO_INFLUENCE = {"checkpoint_every", "init_sha256", "init"}  # `init` counts by 
 
 @dataclass(frozen=True)
 class Machine:
-    """The kind of device that trains, the number format by arm, and the threads of a fold."""
+    """The kind of device that trains, the number format by arm, the threads of a fold, and the GPU's name."""
 
     device: str
     precision: Mapping[str, str]
     threads: int
+    gpu: str = ""
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any], precision: Mapping[str, str]) -> Machine:
+        """The one that a run was begun on, as `experiment.resolved.json` says."""
+        return cls(saved["device"], precision, saved["threads"], saved.get("gpu", ""))
+
+    def decides(self) -> dict[str, Any]:
+        """What of it decides the last bits; without a GPU, no name of one."""
+        return {key: value for key, value in asdict(self).items() if key != "gpu" or value}
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,7 @@ class Identity:
 
     def run_hash(self, machine: Machine) -> str:
         """sha256 over the identity and the machine's kind, which decides the last bits."""
-        return rundir.content_hash({**self.decides, **asdict(machine)})
+        return rundir.content_hash({**self.decides, **machine.decides()})
 
     def arm_hashes(self, machine: Machine) -> dict[str, str]:
         """For each arm, what its trials' results bear: the run hash it would have without the others."""
@@ -121,15 +131,24 @@ def check_unchanged(run: RunDir, identity: Identity) -> dict[str, Any] | None:
     )
 
 
-def check_machine(run: RunDir, saved: dict[str, Any], device: str, precision: Mapping[str, str]) -> None:
-    """Raises ChangedError where a begun run would go on on another kind of device, or in another number format."""
+def check_machine(run: RunDir, saved: Mapping[str, Any], machine: Machine) -> Machine:
+    """The machine as the run is to remember it: as begun, with the formats of all arms.
+
+    Raises:
+        ChangedError: a begun run would go on on another kind of device or GPU, or in another number format.
+    """
     was = saved["precision_by_arm"]
-    now = {arm: precision.get(arm, kept) for arm, kept in was.items()}  # of the arms it has had
-    if (saved["device"], was) != (device, now):
+    begun = Machine.of(saved, {**was, **machine.precision})
+    now = {arm: begun.precision[arm] for arm in was}  # of the arms it has had
+    # runs begun before GPUs were named have none; of several kinds, the timed steps may have met some
+    alike = not begun.gpu or set(machine.gpu.split(" + ")) <= set(begun.gpu.split(" + "))
+    if (begun.device, was) != (machine.device, now) or not alike:
         raise ChangedError(
-            f"run {run.name!r} was begun on {saved['device']} with {was}; here it would go on on {device} with {now}, "
-            "and folds would differ. Go on on the first kind of machine, set train.precision, or give a new name."
+            f"run {run.name!r} was begun on {begun.gpu or begun.device} with {was}; here it would go on on "
+            f"{machine.gpu or machine.device} with {now}, and folds would differ. Go on on the first kind of machine, "
+            "set train.precision, or give a new name."
         )
+    return begun
 
 
 def differences(was: Any, now: Any, key: str = "") -> list[tuple[str, Any, Any]]:
@@ -176,6 +195,7 @@ def write(
         "folds_hash": folds.hash,
         "weights": {arm: found.describe() if found else None for arm, found in weights.items()},
         "device": machine.device,
+        "gpu": machine.gpu,
         "precision": "/".join(sorted(set(machine.precision.values()))),
         "precision_by_arm": dict(machine.precision),
         "threads": machine.threads,

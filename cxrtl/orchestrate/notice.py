@@ -13,9 +13,14 @@ from collections.abc import Collection
 from typing import Any, Self
 
 import ray
+import torch
 from ray.exceptions import RayActorError
 
+from cxrtl.learn.parallel import ALONE, Workers
+from cxrtl.learn.state import State
+
 LOOK_EVERY = 5.0  # seconds, as Ray Train's own watcher
+ASK_EVERY = 10  # steps
 
 
 class Notice:
@@ -24,6 +29,7 @@ class Notice:
 
     def __init__(self, nodes: Collection[str]) -> None:
         self._nodes, self._given, self._over = set(nodes), threading.Event(), threading.Event()
+        self.leaving = False
 
     def given(self) -> bool:
         return self._given.is_set()
@@ -32,8 +38,17 @@ class Notice:
         """Have all that ask save and leave, as if their end were announced."""
         self._given.set()
 
-    def leave(self) -> None:
+    def told(self, workers: Workers, device: torch.device, at: State) -> bool:
+        """Whether this process or another worker's was: then all leave, for the first saves, whoever was told. Workers
+        on GPUs, which have to be waited for, ask each other at some steps only."""
+        if workers.count > 1 and device.type == "cuda" and at.iteration % ASK_EVERY:
+            return False
+        self.leaving = workers.any_told(self.given(), device)
+        return self.leaving
+
+    def leave(self, workers: Workers = ALONE) -> None:
         """Raise what has Ray start the trial again, not on a drained node, without counting it as a failure."""
+        workers.part_company()
         raise RayActorError(error_msg="the trial left a node or process that was told to end", preempted=True)
 
     def __enter__(self) -> Self:

@@ -50,6 +50,16 @@ def at_once(share: Share, nodes: Sequence[Node], todo: int, limit: int) -> int:
     return max(1, min(most, todo, limit or most))
 
 
+def most_at_once(resources: Resources, plan: Plan, joined: bool) -> int:
+    """Processes that are started as soon as there is room: on a cluster that was `joined`, whose nodes may become more
+    than were planned with, one for each that is to do; of one whose folds are shared out, as planned: what waits for
+    its workers takes memory of the head."""
+    if not joined or plan.workers_per_fold > 1:
+        return plan.processes
+    folds = min(len(plan.todo), resources.max_concurrent or len(plan.todo))
+    return -(-folds // plan.folds_per_process)
+
+
 def shares(resources: Resources, nodes: Sequence[Node], todo: int, threads: int = 0) -> list[Share]:
     """The ways to lay the run's processes out that its experiment leaves open; `threads`: as it was begun with.
 

@@ -20,6 +20,7 @@ from cxrtl.learn import features, freeze, loop, memory, objective, state, transf
 from cxrtl.learn.devices import own_stream, settle, side_by_side
 from cxrtl.learn.precision import Precision, choose
 from cxrtl.learn.weights import Weights
+from cxrtl.orchestrate.cluster import Node
 from cxrtl.records import Prepared
 
 TIMED_STEPS = {"cpu": 3, "cuda": 30}
@@ -41,6 +42,7 @@ class Share:
 @dataclass(frozen=True)
 class Probe:
     """What an arm's steps showed under a share, with the machine as full as it will be. `step_seconds`: of one fold.
+    `gpu`: the kind's name, or several joined by " + ".
 
     `gpu_used` and `memory` are the most that the process, with all its folds, took of its GPU and its node; `features`
     what each fold keeps on its device of frozen layers' features, in place of images. Sizes in bytes.
@@ -60,6 +62,7 @@ class Probe:
 @dataclass(frozen=True)
 class Prober:
     """Times arms. `precision` holds what a run was begun with; other arms' is found out. `kept`: see `frozen`.
+    `alive`: the nodes that are there, where others are planned with that are yet to come.
 
     Leave it through `with`: that ends the processes that use GPUs, which stay from layout to layout and arm to arm.
     """
@@ -68,6 +71,7 @@ class Prober:
     prepared: Prepared
     precision: Mapping[str, Precision]
     kept: Mapping[str, bool]
+    alive: Sequence[Node] = ()
     timers: list[Any] = field(default_factory=list)
 
     def __enter__(self) -> Self:
@@ -97,8 +101,11 @@ class Prober:
             part = max(2, -(-recipe.train.batch_size // share.workers))  # alone, BatchNorm needs two
             recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"batch_size": part})})
         given = (recipe, start, self.prepared, self.precision.get(recipe.name), share, kept)
+        many = processes * share.workers
+        if self.alive:
+            many = min(many, max(1, sum(node.slots(share.cpus, share.gpus) for node in self.alive)))
         try:
-            found: list[Probe] = ray.get(self._start(share, processes * share.workers, given))
+            found: list[Probe] = ray.get(self._start(share, many, given))
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
             if isinstance(cause, CxrtlError):
@@ -110,7 +117,8 @@ class Prober:
                 f"arm {recipe.name!r}: the process of the timed steps died, of too little memory most likely: "
                 f"lower train.batch_size or data.image_size ({type(error).__name__})"
             ) from None
-        return max(found, key=lambda probe: probe.step_seconds)
+        kinds = " + ".join(sorted({probe.gpu for probe in found}))
+        return replace(max(found, key=lambda probe: probe.step_seconds), gpu=kinds)
 
     def fastest(
         self,

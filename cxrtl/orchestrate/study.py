@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from cxrtl.data import audit, feed, flat, folds, manifest, phantom, sets, survey
 from cxrtl.data.ids import fingerprint, load_key
 from cxrtl.data.prepared import read_index
 from cxrtl.learn import backbones, freeze, lineage, segment, state, weights
-from cxrtl.orchestrate import cluster, environment, frozen, ledger, plan, sweep
+from cxrtl.orchestrate import cluster, environment, frozen, growth, ledger, plan, sweep
 from cxrtl.orchestrate.claim import Claim
 from cxrtl.orchestrate.fold import Job
 from cxrtl.orchestrate.journal import Journal
@@ -82,10 +83,10 @@ class Session:
     features_seconds: float = 0.0
     launch_seconds: float = 0.0
 
-    def ray(self) -> list[cluster.Node]:
+    def ray(self, say: Callable[[str], None]) -> None:
         if not self.nodes:
             self.nodes = self.stack.enter_context(cluster.connect(self.options.address, self.options.verbose))
-        return self.nodes
+            growth.require_cpu(self.nodes, say)
 
 
 def prepare(data: Data, home: Path, session: Session, watcher: Watcher, begun: str = "") -> Prepared:
@@ -114,7 +115,7 @@ def prepare(data: Data, home: Path, session: Session, watcher: Watcher, begun: s
         making.refuse_skipped(listed, there, data.max_skipped)
         return there
     watcher.stage(f"preparing {len(listed.frame)} images at {data.image_size} px")
-    session.ray()
+    session.ray(watcher.stage)
     started = time.monotonic()
     if made:
         sets.link_shards(made[-1].folder, folder)
@@ -191,38 +192,38 @@ def run(experiment: Experiment, options: Options, watcher: Watcher) -> Outcome:
         elif options.plan_only:
             watcher.stage(f"all {len(trials)} trials are done: nothing to plan")
         elif saved:
-            machine = ledger.Machine(saved["device"], saved["precision_by_arm"], saved["threads"])
+            machine = ledger.Machine.of(saved, saved["precision_by_arm"])
             _keep(folder, todo, saved, machine, options.command)
     return Outcome(folder, prepared, len(done), len(trials))
 
 
 def _go_on(folder: RunDir, todo: _Todo, saved: dict[str, Any] | None, session: Session, watcher: Watcher) -> None:
     experiment, options = todo.experiment, session.options
-    nodes = session.ray()
-    watcher.stage("timing a few steps")
+    session.ray(watcher.stage)
     done = frozenset(todo.done)
     left = [trial for trial in todo.trials if trial.name not in done]
     open_arms = {trial.arm for trial in left}
     recipes = [recipe for recipe in experiment.recipes if recipe.name in open_arms]
     begun = saved or {"precision_by_arm": {}, "threads": 0}
-    with Prober(todo.starts, todo.prepared, begun["precision_by_arm"], todo.kept) as prober:
+    given = experiment.resources, len(left), begun["threads"], watcher.stage
+    alive, nodes = growth.nodes(*given, ask=not options.plan_only)
+    watcher.stage("timing a few steps")
+    with Prober(todo.starts, todo.prepared, begun["precision_by_arm"], todo.kept, alive) as prober:
         share, probes = plan.lay_out(experiment, recipes, left, nodes, prober, begun["threads"])
     drawn = plan.make(experiment, todo.trials, todo.done, nodes, share, probes, folder.root, todo.prepared)
     watcher.planned(folder, drawn)
     if options.plan_only:
         return
-    precision = {name: found.precision for name, found in probes.items()}
+    precision, gpu = {name: found.precision for name, found in probes.items()}, next(iter(probes.values())).gpu
+    machine = ledger.Machine(drawn.device, precision, share.cpus, gpu)
     if saved:
-        ledger.check_machine(folder, saved, drawn.device, precision)
-        precision = {**saved["precision_by_arm"], **precision}
-    hashes = _keep(folder, todo, saved, ledger.Machine(drawn.device, precision, share.cpus), options.command)
+        machine = ledger.check_machine(folder, saved, machine)
+    hashes = _keep(folder, todo, saved, machine, options.command)
     rundir.write_json(folder.path("plan.json"), asdict(drawn))
-    gpu = next(iter(probes.values())).gpu
     rundir.write_json(folder.path("environment.json"), environment.describe(gpu))
     began, frozen_arms = time.monotonic(), [recipe for recipe in recipes if todo.kept.get(recipe.name)]
     if frozen_arms:
         watcher.stage("computing what frozen layers give")
-    machine = ledger.Machine(drawn.device, precision, share.cpus)
     bank = frozen.bank(options.home, experiment.seed, frozen_arms, todo.starts, todo.prepared, machine, drawn)
     session.features_seconds = time.monotonic() - began
     if drawn.streams:
@@ -244,10 +245,11 @@ def _go_on(folder: RunDir, todo: _Todo, saved: dict[str, Any] | None, session: S
         flat=file,
         metered=cluster.address_of(options.address) != cluster.OWN,
     )
+    most = plan.most_at_once(experiment.resources, drawn, job.metered)
     watcher.training(folder)
     session.launch_seconds = time.monotonic() - session.begun - session.prepare_seconds - session.features_seconds
     try:
-        sweep.run(job, drawn, images, options.verbose)
+        sweep.run(job, drawn, images, most, options.verbose)
     except BaseException:
         with suppress(OSError):  # a full disk, say: the first fault is the one to show
             _record(folder, todo, session, hashes)

@@ -10,10 +10,11 @@ from typing import Any
 import ray
 import ray.data
 from ray import tune
+from ray.exceptions import RayTaskError
 from ray.tune.execution import class_cache
 
 from cxrtl import storage
-from cxrtl.errors import Interrupted, TrialError
+from cxrtl.errors import TrialError
 from cxrtl.learn import state
 from cxrtl.orchestrate.fold import Job, fold_trial
 from cxrtl.orchestrate.group import trial_resources
@@ -21,6 +22,7 @@ from cxrtl.orchestrate.plan import packs
 from cxrtl.records import Plan, Trial
 
 MAX_DEATHS = 3  # of a trial's process, by whatever hand, without getting further, before the run gives up on it
+ROUNDS = 3  # of Tune's, each with what the one before left, before the run gives up
 
 
 class _StopAtFault(tune.Stopper):
@@ -41,19 +43,21 @@ class _StopAtFault(tune.Stopper):
 
 
 class Deaths(tune.Callback):
-    """Counts how often each trial's process died since its saved state last got further: machines may come and go as
-    often as they like over a long training. `give_up` is told of one that died too often."""
+    """Counts how often each trial's process died unannounced since its saved state last got further: machines may come
+    and go as often as they like over a long training. `give_up` is told of one that died too often."""
 
     def __init__(self, job: Job, give_up: Callable[[str], None]) -> None:
         self.job, self.give_up = job, give_up
-        self.seen: dict[str, tuple[int, int]] = {}  # by Tune's id: iterations kept, deaths there
+        self.seen: dict[str, tuple[int, int]] = {}  # by the first trial's name: iterations kept, deaths there
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if _announced(trial.get_pickled_error()):
+            return
         names: list[str] = trial.config["trials"]
         kept = sum(self._kept(self.job.trials[name]) for name in names)
-        before, deaths = self.seen.get(trial.trial_id, (0, 0))
+        before, deaths = self.seen.get(names[0], (0, 0))
         deaths = 1 if kept > before else deaths + 1
-        self.seen[trial.trial_id] = kept, deaths
+        self.seen[names[0]] = kept, deaths
         if deaths > MAX_DEATHS:
             last = Path(trial.error_file).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1]
             self.give_up(
@@ -68,30 +72,49 @@ class Deaths(tune.Callback):
         return trial.budgets[-1] if done else state.reached(self.job.run.trial(trial))
 
 
-def run(job: Job, plan: Plan, images: ray.data.Dataset, verbose: bool = False) -> None:
-    """Run what the ledger lacks, longest first; returns when every trial's result is in it.
+def _announced(error: Exception | None) -> bool:
+    """Whether a trial left, or its node went, after notice."""
+    cause = error.as_instanceof_cause() if isinstance(error, RayTaskError) else error  # type: ignore[no-untyped-call]
+    return bool(getattr(cause, "preempted", False))
+
+
+def run(job: Job, plan: Plan, images: ray.data.Dataset, at_once: int, verbose: bool = False) -> None:
+    """Run what the ledger lacks, longest first, `at_once` processes where there is room; returns when every trial's
+    result is in it.
 
     A trial whose process dies (killed, out of memory, node lost) starts again from its saved state, on any node; so
-    does one that saves and leaves because its end is announced (`notice`), which is not counted as a death. Tune's own
-    files serve nobody afterwards and go to a temporary folder.
+    does one that saves and leaves because its end is announced (`notice`), which is not counted as a death. Tune gives
+    up on one whose process, kept from the trial before, dies while it is handed over: another round takes what is left.
+    Tune's own files serve nobody afterwards and go to a temporary folder.
 
     Raises:
         TrialError: a trial failed of itself, or its process died too often.
-        Interrupted: the user stopped the run.
     """
     step = {each.arm: each.step_seconds for each in plan.estimates}
-    order = [[trial.name for trial in pack] for pack in packs(plan.todo, step, job.share.folds)]
-    trainable = tune.with_parameters(fold_trial, images=images, shared=(ray.put(job),))
+    trainable = _trainable(job, images)
     # Tune would put these of the driver's environment into each trial's, which Ray logs: nodes have their own
     class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
-    needs, stopper = trial_resources(job.share), _StopAtFault()
-    schedule(trainable, order, needs, plan.processes, stopper, verbose, Deaths(job, stopper.give_up))
-    storage.pull(job.run.root)
-    missing = [trial for trial in plan.todo if job.run.result(trial, job.hashes[trial.arm]) is None]
-    if stopper.fault:
-        raise TrialError(stopper.fault)
-    if missing:
-        raise Interrupted(f"Ray Tune ended with {len(missing)} trial(s) to go: run the same command to go on")
+    needs, stopper, left = trial_resources(job.share), _StopAtFault(), list(plan.todo)
+    deaths = Deaths(job, stopper.give_up)
+    for _ in range(ROUNDS):
+        order = [[trial.name for trial in pack] for pack in packs(left, step, job.share.folds)]
+        ended = schedule(trainable, order, needs, at_once, stopper, verbose, deaths)
+        storage.pull(job.run.root)
+        left = [trial for trial in left if job.run.result(trial, job.hashes[trial.arm]) is None]
+        if stopper.fault:
+            raise TrialError(stopper.fault)
+        if not left:
+            return
+    said = (str(ended.errors[0]).strip().splitlines() or [""])[-1] if ended.errors else "nothing"
+    raise TrialError(
+        f"Ray Tune ended {ROUNDS} times without a result of {left[0].name} and {len(left) - 1} more. Ray says: {said}. "
+        "What is finished is kept: see with `--verbose` what ends processes, then run the same command."
+    )
+
+
+def _trainable(job: Job, images: ray.data.Dataset) -> Callable[..., None]:
+    made: Callable[..., None] = tune.with_parameters(fold_trial, images=images, shared=(ray.put(job),))
+    return made
 
 
 def schedule(

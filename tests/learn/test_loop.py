@@ -159,6 +159,14 @@ def test_scores_are_probabilities_whatever_the_batch() -> None:
     assert torch.allclose(scores.sum(1), torch.ones(len(scores), dtype=torch.float64))
 
 
+def test_notice_is_asked_for_after_every_step() -> None:
+    """Also where a state is saved anyway: workers who share a fold out ask each other then."""
+    run, asked = Run(recipe(6, checkpoint_every=2)), list[int]()
+    hooks = loop.Hooks(noticed=lambda: bool(asked.append(run.state.iteration)))
+    loop.fit(run.setting, run.images, run.model, run.optimizer, run.state, hooks)
+    assert asked == [1, 2, 3, 4, 5, 6]
+
+
 def test_clock_leaves_out_what_happens_between_steps() -> None:
     run = Run(recipe(3, 6))
     milestone = run.milestone

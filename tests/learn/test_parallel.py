@@ -91,6 +91,7 @@ def second(port: int, folder: Path) -> None:
     for name in NAMES:
         outcome(name, workers, folder)
     assert workers.all_of("b") == ["a", "b"]
+    assert [workers.any_told(told, torch.device("cpu")) for told in (False, True)] == [False, True]
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[s
             outcomes[name] = outcome(name, workers, folder)
             (folder / "state.json").unlink()
         assert workers.all_of("a") == ["a", "b"]
+        assert [workers.any_told(False, torch.device("cpu")) for _ in range(2)] == [False, True]
         other.join(60)
         yield outcomes
     finally:
@@ -190,4 +192,5 @@ def test_parts_are_a_batch_without_overlap(count: int, size: int) -> None:
 
 def test_alone_nothing_is_told_to_anybody() -> None:
     given = torch.ones(3, requires_grad=True)
+    assert [ALONE.any_told(told, torch.device("cpu")) for told in (False, True)] == [False, True]
     assert ALONE.whole(given, 3) is given and ALONE.all_of("a") == ["a"] and ALONE.part(7) == slice(0, 7)

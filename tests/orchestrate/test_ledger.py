@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from cxrtl import rundir
 from cxrtl.config import Experiment, parse
 from cxrtl.errors import ChangedError
 from cxrtl.learn.weights import Weights
@@ -120,6 +121,44 @@ def test_device_kind_and_precision_belong_to_the_hash() -> None:
     mine = identity(experiment())
     kinds = [("cpu", "fp32"), ("cpu", "bf16"), ("cuda", "bf16")]
     assert len({mine.run_hash(ledger.Machine(device, {"a": precision}, 1)) for device, precision in kinds}) == 3
+
+
+def test_kind_of_gpu_belongs_to_the_hash_and_no_gpu_is_as_it_was() -> None:
+    mine = identity(experiment())
+    names = ["", "NVIDIA L4", "NVIDIA A10G"]
+    assert len({mine.run_hash(ledger.Machine("cuda", {"a": "bf16"}, 4, name)) for name in names}) == 3
+    on_cpu = {"device": "cpu", "precision": {"a": "fp32"}, "threads": 1}  # before GPUs were named
+    assert mine.run_hash(ledger.Machine("cpu", {"a": "fp32"}, 1)) == rundir.content_hash({**mine.decides, **on_cpu})
+
+
+@pytest.mark.parametrize(
+    ("begun", "now", "goes_on"),
+    [
+        ("NVIDIA L4", "NVIDIA L4", True),
+        ("NVIDIA L4", "NVIDIA A10G", False),
+        ("NVIDIA A10G + NVIDIA L4", "NVIDIA L4", True),
+        ("NVIDIA L4", "NVIDIA A10G + NVIDIA L4", False),
+        (None, "NVIDIA L4", True),  # begun before GPUs were named
+    ],
+)
+def test_a_run_goes_on_on_its_kind_of_gpu(begun: str | None, now: str, goes_on: bool) -> None:
+    saved = {"device": "cuda", "precision_by_arm": {"a": "bf16"}, "threads": 4}
+    saved |= {} if begun is None else {"gpu": begun}
+    machine = ledger.Machine("cuda", {"a": "bf16", "b": "bf16"}, 4, now)
+    if goes_on:
+        kept = ledger.check_machine(RunDir(Path("x")), saved, machine)
+        assert (kept.gpu, dict(kept.precision)) == (begun or "", {"a": "bf16", "b": "bf16"})
+    else:
+        with pytest.raises(ChangedError, match=r"begun on NVIDIA L4 with .* on NVIDIA A10G"):
+            ledger.check_machine(RunDir(Path("x")), saved, machine)
+
+
+def test_a_run_goes_on_on_its_kind_of_device_and_in_its_format() -> None:
+    saved = {"device": "cpu", "precision_by_arm": {"a": "fp32"}, "threads": 2, "gpu": ""}
+    ledger.check_machine(RunDir(Path("x")), saved, ledger.Machine("cpu", {"a": "fp32"}, 2))
+    for machine in (ledger.Machine("cuda", {"a": "fp32"}, 2, "NVIDIA L4"), ledger.Machine("cpu", {"a": "bf16"}, 2)):
+        with pytest.raises(ChangedError, match="begun on cpu"):
+            ledger.check_machine(RunDir(Path("x")), saved, machine)
 
 
 def test_kept_experiment_reads_back_as_the_same(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ray.exceptions import RayActorError
 
+from cxrtl.learn.state import State
 from cxrtl.orchestrate import notice
 from cxrtl.orchestrate.notice import Notice
 from tests.orchestrate.helpers import cxrtl, experiment, same, scores, start, wait_for
@@ -110,6 +112,26 @@ def test_a_head_that_does_not_answer_is_asked_again(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(ray._private.state.state, "get_draining_nodes", fail)
     assert notice.draining() == {}
+
+
+@pytest.mark.parametrize(("device", "asked"), [("cpu", [*range(1, 25)]), ("cuda", [10, 20])])
+def test_workers_of_a_fold_ask_each_other(device: str, asked: list[int]) -> None:
+    """This one was told nothing, the other was at step 15."""
+    seen: list[int] = []
+
+    class Both:
+        count = 2
+
+        def any_told(self, told: bool, _: torch.device) -> bool:
+            assert not told
+            seen.append(state.iteration)
+            return state.iteration >= 15
+
+    told, state, leave = Notice([]), State(), []
+    for state.iteration in range(1, 25):
+        leave.append(told.told(Both(), torch.device(device), state))  # type: ignore[arg-type]
+    assert seen == asked
+    assert leave.index(True) + 1 == min(step for step in asked if step >= 15) and told.leaving
 
 
 @pytest.mark.slow
