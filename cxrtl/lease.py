@@ -15,7 +15,6 @@ import json
 import os
 import random
 import secrets
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from cxrtl import interrupt
 from cxrtl.errors import LockedError
 from cxrtl.storage import Store, at, faults
 
@@ -44,15 +44,16 @@ def hold(folder: Path) -> Iterator[Callable[[], None]]:
     if store is None:
         yield lambda: None
         return
-    lease = _claimed(store, folder)
-    try:
-        yield lease.check
-    except BaseException:
-        if lease.lost:
-            raise lease.taken() from None
-        raise
-    finally:
-        lease.release()
+    with interrupt.heeded():
+        lease = _claimed(store, folder)
+        try:
+            yield lease.check
+        except BaseException:
+            if lease.lost:
+                raise lease.taken() from None
+            raise
+        finally:
+            lease.release()
 
 
 def _claimed(store: Store, folder: Path) -> Lease:
@@ -170,7 +171,7 @@ class Lease:
                 except FileNotFoundError:
                     self.lost = True
                 if self.lost:
-                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                    interrupt.main_thread()
                     return
 
 

@@ -18,6 +18,7 @@ LAYERS = [
     ("records",),
     ("predictions",),
     ("parts",),
+    ("interrupt",),
     ("storage",),
     ("lease",),
     ("rundir",),
@@ -32,8 +33,8 @@ LAYERS = [
     ("verbs", "weights_cli", "submit_cli"),
     ("cli",),
 ]
-NO_TORCH_NO_RAY = ["errors", "config", "trials", "records", "predictions", "parts", "storage", "lease", "rundir"]
-NO_TORCH_NO_RAY += ["evaluate", "report"]
+NO_TORCH_NO_RAY = ["errors", "config", "trials", "records", "predictions", "parts", "interrupt"]
+NO_TORCH_NO_RAY += ["storage", "lease", "rundir", "evaluate", "report"]
 
 
 def modules() -> dict[str, Path]:

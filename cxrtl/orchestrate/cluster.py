@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import logging
 import os
 import socket
@@ -17,6 +16,7 @@ import ray.data
 from ray._private import ray_constants
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 
+from cxrtl import interrupt
 from cxrtl.errors import PlanError
 
 ANSWER_WITHIN = 10.0  # seconds
@@ -111,25 +111,26 @@ def _while_attached(lost: threading.Event) -> Iterator[None]:
             except ConnectionRefusedError:
                 if answered:  # nobody listens there any more
                     lost.set()
-                    _thread.interrupt_main()
+                    interrupt.main_thread()
                     return
             except OSError:  # slow, or no network for a while: Ray lives through it
                 continue
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    try:
-        yield
-    except (KeyboardInterrupt, Exception):
-        if not lost.is_set():
-            raise
-        raise PlanError(
-            "Ray's own process on this machine ended: killed, or out of memory. What is finished is kept: run the same "
-            "command to go on."
-        ) from None
-    finally:
-        over.set()
-        watcher.join(LOOK_EVERY)
+    with interrupt.heeded():
+        try:
+            yield
+        except (KeyboardInterrupt, Exception):
+            if not lost.is_set():
+                raise
+            raise PlanError(
+                "Ray's own process on this machine ended: killed, or out of memory. What is finished is kept: run the "
+                "same command to go on."
+            ) from None
+        finally:
+            over.set()
+            watcher.join(LOOK_EVERY)
 
 
 def address_of(given: str | None) -> str:
