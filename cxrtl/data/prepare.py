@@ -26,6 +26,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import ray.data
+from ray.data._internal.execution.resource_manager import ResourceManager
 from ray.exceptions import RayError
 
 from cxrtl import rundir, storage
@@ -179,18 +180,21 @@ def _task(number: int, piece: str, layout: Layout) -> dict[str, Any]:
 
 @contextmanager
 def _ray_data() -> Iterator[None]:
-    """No progress bars, execution plans or warnings on the console; and each row as it comes, for the progress."""
+    """No progress bars, execution plans or warnings on the console; each row as it comes, for the progress; and all
+    CPUs from the beginning: Ray Data asks what there is in passing, and looks at the answer a second later."""
     context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
-    ours = {"enable_progress_bars": False, "print_on_execution_start": False, "target_max_block_size": 1}
-    before, level = {name: getattr(context, name) for name in ours}, logger.level
+    quiet = {"enable_progress_bars": False, "print_on_execution_start": False, "target_max_block_size": 1}
+    ours = [(context, name, value) for name, value in quiet.items()]
+    ours.append((ResourceManager, "GLOBAL_LIMITS_UPDATE_INTERVAL_S", 0.02))
+    before, level = [(where, name, getattr(where, name)) for where, name, _ in ours], logger.level
     logger.setLevel(logging.ERROR)
     try:
-        for name, value in ours.items():
-            setattr(context, name, value)
+        for where, name, value in ours:
+            setattr(where, name, value)
         yield
     finally:
-        for name, value in before.items():
-            setattr(context, name, value)
+        for where, name, value in before:
+            setattr(where, name, value)
         logger.setLevel(level)
 
 
