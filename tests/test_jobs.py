@@ -86,6 +86,8 @@ def head_command(source: str, folder: Path) -> str:
         text = next(block for block in blocks(source) if "ray start --head" in block)
         text = re.sub(r"^ray start --address.*\n", "", text, flags=re.MULTILINE)
     text = re.sub(r"--autoscaling-config=\S+", "", text)
+    if "--dashboard-agent-listen-port" not in text:  # Ray's own choice may be another Ray's on this machine
+        text = text.replace("--head", "--head --dashboard-agent-listen-port=0")
     text = re.sub(r"(--(?!min|max)[\w-]*port)=\d+", lambda found: f"{found[1]}={free_port()}", text)
     text = text.replace("~/venv/bin", str(BIN)).replace("/mnt/cxrtl", str(folder))
     return text.replace("ray start --head", "exec ray start --head --block --num-cpus=2 --dashboard-port=$DASHBOARD")

@@ -113,6 +113,7 @@ def two_machines(tmp_path: Path, s3: Server, monkeypatch: pytest.MonkeyPatch) ->
     for name, value in {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}.items():
         monkeypatch.setenv(name, value)  # to all alike: with a token at hand, `ray start --head` alone would turn it on
     env = environment() | {storage.VARIABLE: str(mirrors), "RAY_USAGE_STATS_ENABLED": "0"}
+    env["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"  # nothing is left to wait for at the end
     common = "--num-cpus=1 --node-ip-address=127.0.0.1 --object-store-memory=100000000 --block"
     head = f"exec {RAY} start --head --port={port} --include-dashboard=false {common}"
     node = f"mount --bind {others} {mirrors} && exec {RAY} start --address=127.0.0.1:{port} {common}"
@@ -123,6 +124,7 @@ def two_machines(tmp_path: Path, s3: Server, monkeypatch: pytest.MonkeyPatch) ->
         try:
             wait_for(lambda: _listens(port), started[0])
             started.append(subprocess.Popen(["unshare", "-m", "sh", "-c", node], env=env, stdout=log, stderr=log))
+            wait_for(lambda: (tmp_path / "ray.log").read_text().count("Ray runtime started") == 2, started[1])
             yield f"127.0.0.1:{port}", others / storage.FOLDER
         finally:
             for process in reversed(started):
