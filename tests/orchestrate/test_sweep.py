@@ -138,7 +138,7 @@ def test_a_process_that_dies_while_it_is_handed_over_costs_no_trial(
     ray_instance: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from ray import tune
-    from ray.tune.trainable.function_trainable import FunctionTrainable
+    from ray.train._internal.session import get_session
 
     job, plan = given(tmp_path)
     results = {trial.name: finished(trial.name) for trial in TRIALS}
@@ -149,7 +149,7 @@ def test_a_process_that_dies_while_it_is_handed_over_costs_no_trial(
         name, killed = config["trials"][0], tmp_path / "killed"
         if not killed.exists():  # the first process: it will not survive to take another trial
             killed.touch()
-            FunctionTrainable.reset_config = lambda *_: os._exit(1)
+            get_session().finish = lambda **_: os._exit(1)  # which a reset begins with
         write_json(tmp_path / name / "result.json", results[name])
         tune.report({"broken": ""})
 
