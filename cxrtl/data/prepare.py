@@ -184,7 +184,7 @@ def _ray_data() -> Iterator[None]:
     CPUs from the beginning: Ray Data asks what there is in passing, and looks at the answer a second later."""
     context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
     quiet = {"enable_progress_bars": False, "print_on_execution_start": False, "target_max_block_size": 1}
-    ours = [(context, name, value) for name, value in quiet.items()]
+    ours: list[tuple[Any, str, float]] = [(context, name, value) for name, value in quiet.items()]
     ours.append((ResourceManager, "GLOBAL_LIMITS_UPDATE_INTERVAL_S", 0.02))
     before, level = [(where, name, getattr(where, name)) for where, name, _ in ours], logger.level
     logger.setLevel(logging.ERROR)
