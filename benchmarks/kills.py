@@ -89,8 +89,10 @@ def strike(run: Run, rng: random.Random) -> Kill | None:
     pid = rng.choice(sorted(targets[kind]))
     before = run.at()
     kill(pid)
-    left = run.processes if kind in ("driver", "raylet") else lambda: stat(pid)
-    wait(left, f"the {kind}")
+    if kind in ("driver", "raylet"):
+        run.doom(time.monotonic() + GONE_WITHIN, f"the {kind}")
+    fated = targets.get("fold", []) if kind in ("driver", "raylet") else []
+    wait(lambda: [each for each in (pid, *fated) if stat(each)], f"the {kind}")
     kept = run.kept()
     struck = [name for name, path in run.folds().items() if kind != "worker" and hit(kind, pid, path)]
     redone = max((before[name] - kept[name] for name in struck if name in before), default=0)
@@ -135,11 +137,12 @@ def campaign(run: Run, rng: random.Random, kills: list[Kill], most: int) -> None
     run.start()
     time.sleep(rng.uniform(0, 30) if most else 0)  # somewhere between importing and training
     while len(kills) < most and not trained(run):
+        run.look_for_the_doomed()
         before, began, starts = run.at(), time.monotonic(), run.starts
         found = strike(run, rng)
         if found is None:
             if run.driver and run.driver.poll() == 0:
-                return
+                break
             recover(run, before)
             continue
         kills.append(found)
@@ -149,7 +152,7 @@ def campaign(run: Run, rng: random.Random, kills: list[Kill], most: int) -> None
             time.sleep(rng.uniform(0, 6))
         else:
             if recover(run, before):
-                return
+                break
             found.recovery, found.driver_ended = time.monotonic() - began, run.starts > starts
             time.sleep(rng.uniform(0, 3))
         told = "" if found.recovery is None else f", on again after {found.recovery:.1f} s"
@@ -157,9 +160,12 @@ def campaign(run: Run, rng: random.Random, kills: list[Kill], most: int) -> None
     for _ in range(3):  # it may still be ending from the last kill
         assert run.driver
         if not run.driver.wait(900):
-            return
+            break
         run.start()
-    raise Failed("given the same command again and again, the run does not end well")
+    else:
+        raise Failed("given the same command again and again, the run does not end well")
+    while run.look_for_the_doomed():
+        time.sleep(0.2)
 
 
 def scores(home: Path) -> dict[str, bytes]:

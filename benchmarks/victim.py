@@ -8,6 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ class Run:
     starts: int = 0
     saved: dict[str, int] = field(default_factory=dict)
     family: dict[int, str] = field(default_factory=dict)  # every process seen, and when it began
+    doomed: list[tuple[float, str, dict[int, str]]] = field(default_factory=list)  # until when, by what, which
 
     def start(self) -> None:
         environment = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "CXRTL_HOME")}
@@ -54,6 +56,20 @@ class Run:
             mine |= more
         self.family |= {pid: _began(pid) for pid in mine}
         return {pid: _read(pid, "cmdline").partition(b"\0")[0].decode(errors="replace") for pid in mine}
+
+    def doom(self, until: float, by: str) -> None:
+        """All that live now must have ended by then (`time.monotonic`)."""
+        self.doomed.append((until, by, {pid: _began(pid) for pid in self.processes()}))
+
+    def look_for_the_doomed(self) -> bool:
+        """Whether any of them still live; fails where they should not."""
+        now = time.monotonic()
+        for until, by, which in self.doomed:
+            left = [_read(pid, "cmdline")[:40] for pid, began in which.items() if _began(pid) == began]
+            if left and now > until:
+                raise Failed(f"{now - until:.0f} s too long after the kill of {by} there are still {left}")
+        self.doomed = [each for each in self.doomed if any(_began(pid) == began for pid, began in each[2].items())]
+        return bool(self.doomed)
 
     def folds(self) -> dict[str, Path]:
         return {path.name: path for path in sorted((self.home / "runs/kills").glob("*/fold*"))}
