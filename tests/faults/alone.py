@@ -24,7 +24,7 @@ from torch import nn
 from cxrtl.data import shards
 from cxrtl.errors import TrialError
 from cxrtl.learn import backbones, vision
-from cxrtl.orchestrate import cluster, fold, group, probe, sweep
+from cxrtl.orchestrate import cluster, fold, group, growth, probe, sweep
 from cxrtl.orchestrate.writer import Writer
 from cxrtl.records import Plan, Prepared
 
@@ -114,12 +114,15 @@ def begin(work: Path) -> Path:
     return work / "small.toml"
 
 
+ALONE = cluster.Node(1.0, 0.0, 1e12)
+
+
 @contextmanager
 def _connect(address: str | None, verbose: bool) -> Iterator[list[cluster.Node]]:
-    yield [cluster.Node(1.0, 0.0, 1e12)]
+    yield [ALONE]
 
 
-def _train(job: fold.Job, plan: Plan, images: _Images, verbose: bool = False) -> None:
+def _train(job: fold.Job, plan: Plan, images: _Images, at_once: int, verbose: bool = False) -> None:
     for trial in plan.todo:
         try:
             fold.fold_loop({"job": job, "trials": [trial]})
@@ -145,6 +148,8 @@ def stand_in(put: Callable[[Any, str, Any], None] = setattr) -> None:
     put(ray.train, "get_dataset_shard", lambda name: read[-1])
     put(ray.train.torch, "get_device", lambda: torch.device("cpu"))
     put(ray, "cluster_resources", lambda: {"CPU": 1.0})
+    put(cluster, "nodes", lambda: [ALONE])
+    put(growth, "grows", lambda: False)
     put(ray, "put", lambda value: value)
     put(ray, "get", list)
     put(ray, "remote", lambda **_: lambda work: SimpleNamespace(remote=work))
