@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/cxrtl run jobs/experiments/demo.toml
 
 test: check
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow

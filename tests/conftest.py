@@ -7,6 +7,7 @@ import os
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
@@ -14,16 +15,21 @@ from fsspec.implementations.memory import MemoryFileSystem
 from cxrtl import storage
 from tests.homes import SECRET, Machines, Server
 
-HERE, WITH_RAY = Path(__file__).parent, ("data", "orchestrate", "use")
+WITH_RAY = ("data", "orchestrate", "use")
 SHARED = Path(os.environ.get("CXRTL_DATA") or Path(__file__).parents[1] / "../shared/data").resolve()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)  # xdist's
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Of two processes (`make test`) one runs what starts Ray, of which there is one at a time."""
-    for item in items:
-        folder = item.path.relative_to(HERE).parts[0]
-        item.add_marker(pytest.mark.xdist_group("ray" if folder in WITH_RAY else folder))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFolder(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            folder = nodeid.partition("::")[0].split("/")[1]
+            return "ray" if folder in WITH_RAY else folder
+
+    return ByFolder(config, log)
 
 
 @pytest.fixture(scope="session")
