@@ -94,7 +94,7 @@ def test_every_control_has_a_name(page: Tab) -> None:
     assert nameless == [] and {"button", "slider", "combobox", "image"} <= found
 
 
-@pytest.mark.parametrize("run", ["three", "thirty"])
+@pytest.mark.parametrize("run", ["three", pytest.param("thirty", marks=pytest.mark.slow)])
 def test_the_page_has_no_faults(tab: Tab, request: pytest.FixtureRequest, run: str) -> None:
     assert tab.faults(request.getfixturevalue(run).path("report.html")) == []
 
