@@ -118,7 +118,7 @@ def test_a_real_run(tab: Tab) -> None:
         assert tab.complaints() == []
 
 
-@pytest.mark.parametrize("arms", [1, 3, 30])
+@pytest.mark.parametrize("arms", [1, 3, pytest.param(30, marks=pytest.mark.slow)])
 def test_phone_width(tab: Tab, request: pytest.FixtureRequest, make: Callable[[Fake], RunDir], arms: int) -> None:
     """Nothing but tables and wide figures, in boxes of their own, is wider than the screen."""
     if arms == 1:
