@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -32,6 +33,8 @@ ENVIRONMENT = {  # of the process before it imports Ray: what `ray up` and KubeR
     "RAY_NODE_TYPE_NAME": HEAD_TYPE,
     "RAY_FAKE_CLUSTER": "1",
     "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
 }
 
 
