@@ -54,6 +54,7 @@ budgets = [20, {length}]
 batch_size = 8
 rate = 1e-3
 checkpoint_every = {every}
+precision = "fp32"
 [resources]
 cpus_per_fold = 1
 """

@@ -34,6 +34,7 @@ budgets = [20, 200]
 batch_size = 8
 rate = 1e-2
 checkpoint_every = 10
+precision = "fp32"  # `auto` goes by what is quicker at the moment
 [resources]
 cpus_per_fold = 1
 """
