@@ -20,7 +20,6 @@ the state it goes on from; "recovery", the seconds from the kill until all folds
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import signal
 import statistics
@@ -31,7 +30,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from victim import Failed, Run, kill, stat
+from victim import Failed, Run, kill, stat, trained_by
 
 FOLDS = 2
 EVERY = 25  # iterations between saved states
@@ -90,25 +89,18 @@ def strike(run: Run, rng: random.Random) -> Kill | None:
     pid = rng.choice(sorted(targets[kind]))
     before = run.at()
     kill(pid)
-    if kind in ("driver", "raylet"):
+    everything = kind in ("driver", "raylet")
+    if everything:
         run.doom(time.monotonic() + GONE_WITHIN, f"the {kind}")
-    fated = targets.get("fold", []) if kind in ("driver", "raylet") else []
+    fated = targets.get("fold", []) if everything else []
     wait(lambda: [each for each in (pid, *fated) if stat(each)], f"the {kind}")
     kept = run.kept()
-    struck = [name for name, path in run.folds().items() if kind != "worker" and hit(kind, pid, path)]
+    at_work = {name: by for name, path in run.folds().items() if (by := trained_by(path))}
+    struck = [name for name, by in at_work.items() if everything or (kind, pid) == ("fold", by)]
     redone = max((before[name] - kept[name] for name in struck if name in before), default=0)
     if redone > EVERY:
         raise Failed(f"killing the {kind} cost {redone} iterations, of {before} there are {kept}")
     return Kill(kind, max(redone, 0), run.driver.poll() is not None)
-
-
-def hit(kind: str, pid: int, fold: Path) -> bool:
-    """Whether the kill ended this fold's process."""
-    try:
-        trained = int(json.loads((fold / "progress.json").read_text())["process"].split()[0])
-    except OSError:
-        return False
-    return kind != "fold" or trained == pid
 
 
 def recover(run: Run, before: dict[str, int]) -> bool:

@@ -63,13 +63,14 @@ class Run:
 
     def look_for_the_doomed(self) -> bool:
         """Whether any of them still live; fails where they should not."""
-        now = time.monotonic()
+        now, living = time.monotonic(), []
         for until, by, which in self.doomed:
             left = [_read(pid, "cmdline")[:40] for pid, began in which.items() if _began(pid) == began]
             if left and now > until:
                 raise Failed(f"{now - until:.0f} s too long after the kill of {by} there are still {left}")
-        self.doomed = [each for each in self.doomed if any(_began(pid) == began for pid, began in each[2].items())]
-        return bool(self.doomed)
+            living += [(until, by, which)] if left else []
+        self.doomed = living
+        return bool(living)
 
     def folds(self) -> dict[str, Path]:
         return {path.name: path for path in sorted((self.home / "runs/kills").glob("*/fold*"))}
@@ -97,12 +98,8 @@ class Run:
         return self.length
 
     def targets(self) -> dict[str, list[int]]:
-        names, training = self.processes(), []
-        for path in self.folds().values():
-            try:
-                training.append(int(json.loads((path / "progress.json").read_text())["process"].split()[0]))
-            except OSError:
-                continue
+        names = self.processes()
+        training = [trained_by(path) for path in self.folds().values()]
         found = {
             "fold": [pid for pid in training if pid in names],
             "worker": [pid for pid, name in names.items() if name.startswith("ray::") and pid not in training],
@@ -117,6 +114,14 @@ class Run:
             kill(pid)
         if self.driver:
             self.driver.wait()
+
+
+def trained_by(fold: Path) -> int:
+    """The process that says it trains the fold, 0 where none has yet."""
+    try:
+        return int(json.loads((fold / "progress.json").read_text())["process"].split()[0])
+    except OSError:
+        return 0
 
 
 def kill(pid: int) -> None:
