@@ -31,6 +31,11 @@ def of_system(error: OSError) -> str:
     return f"{what}. What is finished is kept: mend this and run the same command."
 
 
+def last_line(text: str, otherwise: str = "") -> str:
+    """Of what a process or a library says of its end, the line where the reason mostly stands."""
+    return (text.strip().splitlines() or [otherwise])[-1]
+
+
 class CxrtlError(Exception):
     """Base of all errors raised on purpose."""
 

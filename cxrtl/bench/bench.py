@@ -17,7 +17,7 @@ import torch
 
 from cxrtl.bench import limits
 from cxrtl.bench.loops import Task
-from cxrtl.errors import TrialError
+from cxrtl.errors import TrialError, last_line
 from cxrtl.learn import devices, precision
 from cxrtl.orchestrate import environment
 from cxrtl.rundir import RunDir, read_json
@@ -132,7 +132,7 @@ def _together(task: Task, processes: int) -> float:
     for process in running:
         out, err = process.communicate()
         if process.returncode:
-            raise TrialError(f"the loop {task.loop!r} failed: {(err.strip().splitlines() or ['without a word'])[-1]}")
+            raise TrialError(f"the loop {task.loop!r} failed: {last_line(err, 'without a word')}")
         total += float(json.loads(out))
     return total
 
@@ -162,7 +162,7 @@ def _on_ray(wish: Wish, cores: int, threads: int | str, number: int, home: Path)
         check=False,
     )
     if done.returncode:
-        raise TrialError(f"the run failed: {(done.stderr.strip().splitlines() or ['without a word'])[-1]}")
+        raise TrialError(f"the run failed: {last_line(done.stderr, 'without a word')}")
     run = RunDir(home / "runs" / f"round{number}")
     plan = read_json(run.path("plan.json"))
     return plan["concurrent"] * statistics.median(_rates(run, wish.batch)), plan["cpus_per_fold"]

@@ -17,7 +17,7 @@ from torch import Tensor
 from cxrtl import rundir, storage
 from cxrtl.config import Experiment, Recipe
 from cxrtl.data.prepared import shard_paths
-from cxrtl.errors import TrialError
+from cxrtl.errors import TrialError, last_line
 from cxrtl.learn import features, freeze, memory, transfer
 from cxrtl.learn.augment import draw_views
 from cxrtl.learn.devices import settle
@@ -146,8 +146,9 @@ def _compute(
     try:
         done = ray.get(calls)
     except ray.exceptions.RayError as error:
-        last = (str(error).strip().splitlines() or [""])[-1]
-        raise TrialError(f"arm {recipe.name!r}: its frozen layers' features could not be computed: {last}") from None
+        raise TrialError(
+            f"arm {recipe.name!r}: its frozen layers' features could not be computed: {last_line(str(error))}"
+        ) from None
     features.finish(folder, spec, dict(sorted(item for part in done for item in part.items())))
 
 

@@ -28,7 +28,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 import cxrtl
 from cxrtl.config import Experiment, refuse_secret
-from cxrtl.errors import ConfigError, Interrupted, PlanError
+from cxrtl.errors import ConfigError, Interrupted, PlanError, last_line
 from cxrtl.orchestrate.cluster import ANSWER_WITHIN
 from cxrtl.orchestrate.upload import LIMIT, upload_size
 from cxrtl.rundir import content_hash
@@ -160,8 +160,7 @@ def answers(address: str) -> Iterator[None]:
             "(`ray dashboard cluster.yaml`, or `ssh -L 8265:127.0.0.1:8265 HEAD`)?"
         ) from None
     except (RuntimeError, ValueError, KeyError) as error:  # the last two: something else than Ray
-        said = (str(error).strip().splitlines() or ["nothing"])[-1]
-        raise PlanError(f"the job server at {address} says: {said}") from None
+        raise PlanError(f"the job server at {address} says: {last_line(str(error), 'nothing')}") from None
 
 
 def tries(client: JobSubmissionClient, job: str) -> dict[int, JobDetails]:
@@ -259,7 +258,7 @@ def _exit_code(found: JobDetails) -> int:
     if found.status == JobStatus.STOPPED:
         return Interrupted.exit_code
     if found.driver_exit_code is None:
-        said = (found.message or "nothing").strip().splitlines()[-1]
+        said = last_line(found.message or "", "nothing")
         raise PlanError(f"job {found.submission_id} did not start, or its node died. Ray says: {said}")
     code = int(found.driver_exit_code)
     return 128 - code if code < 0 else code  # below 0: the signal that ended it

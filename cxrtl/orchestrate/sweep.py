@@ -14,7 +14,7 @@ from ray.exceptions import RayTaskError
 from ray.tune.execution import class_cache
 
 from cxrtl import storage
-from cxrtl.errors import TrialError
+from cxrtl.errors import TrialError, last_line
 from cxrtl.learn import state
 from cxrtl.orchestrate.fold import Job, fold_trial
 from cxrtl.orchestrate.group import trial_resources
@@ -59,7 +59,7 @@ class Deaths(tune.Callback):
         deaths = 1 if kept > before else deaths + 1
         self.seen[names[0]] = kept, deaths
         if deaths > MAX_DEATHS:
-            last = Path(trial.error_file).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1]
+            last = last_line(Path(trial.error_file).read_text(encoding="utf-8", errors="replace"))
             self.give_up(
                 f"the process of {', '.join(names)} died {deaths} times without getting past iteration {kept}: of too "
                 "little memory (lower train.batch_size or resources.max_concurrent), or before it could save its state "
@@ -105,7 +105,7 @@ def run(job: Job, plan: Plan, images: ray.data.Dataset, at_once: int, verbose: b
             raise TrialError(stopper.fault)
         if not left:
             return
-    said = (str(ended.errors[0]).strip().splitlines() or [""])[-1] if ended.errors else "nothing"
+    said = last_line(str(ended.errors[0])) if ended.errors else "nothing"
     raise TrialError(
         f"Ray Tune ended {ROUNDS} times without a result of {left[0].name} and {len(left) - 1} more. Ray says: {said}. "
         "What is finished is kept: see with `--verbose` what ends processes, then run the same command."
