@@ -2,16 +2,15 @@
 
     python benchmarks/growth.py FOLDER [--quick]
 
-Phantoms, SqueezeNet 1.1 from scratch, one budget of a few iterations, from images to report. Of each run: seconds to
-prepare, seconds of all the rest, and the peak of the summed proportional set size (PSS) of all its processes, Ray's
-object store included, sampled twice a second. One thing grows at a time, the others stay at the base. Writes
+Phantoms, SqueezeNet 1.1 from scratch, one budget of a few iterations, from images to report. Of each run: the seconds
+of its parts as `log.jsonl` tells them, and the peak of the summed proportional set size (PSS) of all its processes,
+Ray's object store included, sampled twice a second. One thing grows at a time, the others stay at the base. Writes
 `growth.md` and `growth.png` into FOLDER, with the slope of each line: a least-squares fit of seconds, and of memory,
 against what grows (image size: against the pixels of the whole set).
 
-What the slopes consist of. Images: drawing or decoding, the read into each fold, the scoring of the held-out folds; in
-memory, the pixels, once in the object store and once in each process that trains, until they stream. Folds and arms:
-one training each with its launch, evaluation, files and place in the report; memory stays, as processes are used again.
-Pixels: as images, and each step's arithmetic.
+The parts. `prepare`: drawing and writing. `look`: duplicates, look-alikes, what borders and size alone say. `train`:
+reading images into the folds, training, scoring each image once an arm, saving. `report`: intervals, tests, figures.
+`start`: all else, Python, Ray, the probe; nothing that grows should be in it.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ import sys
 import tempfile
 import time
 import uuid
+from datetime import datetime
 from pathlib import Path
 
 import matplotlib as mpl
@@ -38,6 +38,7 @@ GRIDS = {
     "size": (64, 128, 256, 512),
 }
 QUICK = {"images": (500, 2000), "folds": (2, 4), "arms": (1, 3), "size": (32, 64)}
+PARTS = {"preparing": "prepare", "looking": "look", "training": "train", "ended": "report"}  # first words in the log
 SMALL = {"folds": {"images": 500, "size": 32}, "arms": {"images": 200, "size": 32}, "size": {"images": 400}}
 UNITS = {"images": "image", "folds": "fold", "arms": "arm", "size": "megapixel"}
 
@@ -78,8 +79,21 @@ def measure(point: dict[str, int]) -> dict[str, float]:
         seconds = time.perf_counter() - started
         if process.returncode:
             sys.exit(Path(scratch, "log").read_text())
-        prepared = json.loads((home / "runs" / "growth" / "sessions.json").read_text())[-1]["prepare_seconds"]
-    return {"prepare": prepared, "rest": seconds - prepared, "memory": peak / 2**20}
+        found = parts(home / "runs" / "growth")
+    return {**found, "start": seconds - sum(found.values()), "memory": peak / 2**20}
+
+
+def parts(run: Path) -> dict[str, float]:
+    """Seconds of each of `PARTS`: from the line that begins it to the next, and from the last to the report."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    times = [datetime.fromisoformat(line["time"]).timestamp() for line in lines]
+    times.append((run / "report.html").stat().st_mtime)
+    found = dict.fromkeys(PARTS.values(), 0.0)
+    for line, begin, end in zip(lines, times[:-1], times[1:], strict=True):
+        part = PARTS.get(line.get("text", line["event"]).split()[0])
+        if part:
+            found[part] += end - begin
+    return found
 
 
 def against(what: str, point: dict[str, int]) -> float:
@@ -89,11 +103,10 @@ def against(what: str, point: dict[str, int]) -> float:
 
 def slopes(what: str, rows: list[tuple[dict[str, int], dict[str, float]]]) -> str:
     x = np.array([against(what, point) for point, _ in rows])
-    fits = {name: np.polyfit(x, [found[name] for _, found in rows], 1)[0] for name in ("prepare", "rest", "memory")}
-    return (
-        f"{1000 * fits['prepare']:.3g} ms of preparing, {1000 * fits['rest']:.3g} ms of the rest, "
-        f"{1024 * fits['memory']:.3g} KiB, each more {UNITS[what]}"
-    )
+    fits = {name: np.polyfit(x, [found[name] for _, found in rows], 1)[0] for name in rows[0][1]}
+    kib = 1024 * fits.pop("memory")
+    seconds = ", ".join(f"{name} {1000 * slope:.2g} ms" for name, slope in fits.items())
+    return f"each more {UNITS[what]}: {seconds}; {kib:,.0f} KiB"
 
 
 def draw(path: Path, found: dict[str, list[tuple[dict[str, int], dict[str, float]]]]) -> None:
@@ -103,7 +116,7 @@ def draw(path: Path, found: dict[str, list[tuple[dict[str, int], dict[str, float
     figure, axes = plt.subplots(2, len(found), figsize=(3 * len(found), 5), layout="constrained")
     for (what, rows), (above, below) in zip(found.items(), axes.T, strict=True):
         x = [point[what] for point, _ in rows]
-        for name in ("prepare", "rest"):
+        for name in (*PARTS.values(), "start"):
             above.plot(x, [each[name] for _, each in rows], marker="o", label=name)
         below.plot(x, [each["memory"] for _, each in rows], marker="o", color="black")
         below.set_xlabel("image size, px" if what == "size" else what)
@@ -121,18 +134,20 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two small points of each")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    found, lines = {}, ["| grows | images | folds | arms | px | prepare, s | rest, s | peak, MiB |", "|---" * 8 + "|"]
-    notes = []
+    seconds = (*PARTS.values(), "start")
+    heads = ["grows", "images", "folds", "arms", "px", *(f"{name}, s" for name in seconds), "peak, MiB"]
+    found: dict[str, list[tuple[dict[str, int], dict[str, float]]]] = {}
+    notes, lines = [], [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for what, values in (QUICK if args.quick else GRIDS).items():
         rows = found[what] = []
         for value in values:
             point = {**BASE, **SMALL.get(what, {}), what: value}
             each = measure(point)
             rows.append((point, each))
-            numbers = f"{each['prepare']:.1f} | {each['rest']:.1f} | {each['memory']:.0f} |"
+            numbers = " | ".join(f"{each[name]:.1f}" for name in seconds) + f" | {each['memory']:.0f} |"
             lines.append(f"| {what} | " + " | ".join(f"{point[name]}" for name in BASE) + f" | {numbers}")
             print(lines[-1], flush=True)
-        notes.append(f"- {what}: {slopes(what, rows)}")
+        notes.append(f"- {slopes(what, rows)}")
         print(notes[-1], flush=True)
     (args.folder / "growth.md").write_text("\n".join([*lines, "", *notes]) + "\n")
     draw(args.folder / "growth.png", found)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,12 +55,12 @@ class Run:
         mine |= {self.driver.pid} & parents.keys() if self.driver and self.driver.poll() is None else set()
         while more := {pid for pid, parent in parents.items() if parent in mine} - mine:
             mine |= more
-        self.family |= {pid: _began(pid) for pid in mine}
+        self.family |= _births(mine)
         return {pid: _read(pid, "cmdline").partition(b"\0")[0].decode(errors="replace") for pid in mine}
 
     def doom(self, until: float, by: str) -> None:
         """All that live now must have ended by then (`time.monotonic`)."""
-        self.doomed.append((until, by, {pid: _began(pid) for pid in self.processes()}))
+        self.doomed.append((until, by, _births(self.processes())))
 
     def look_for_the_doomed(self) -> bool:
         """Whether any of them still live; fails where they should not."""
@@ -140,6 +141,11 @@ def stat(pid: int) -> list[str]:
     """State, parent and so on; empty where the process has ended, or waits to be reaped."""
     found = _read(pid, "stat").decode(errors="replace").rpartition(")")[2].split()
     return found if found and found[0] != "Z" else []
+
+
+def _births(pids: Iterable[int]) -> dict[int, str]:
+    """When each began, of those that still live."""
+    return {pid: began for pid in pids if (began := _began(pid))}
 
 
 def _began(pid: int) -> str:

@@ -42,8 +42,8 @@ def images(prepared: Prepared, *, streamed: bool = False) -> ray.data.Dataset:
     columns = [*_COLUMNS, *_target_columns(prepared), "pixels"]
     if streamed:
         columns = [name for name in columns if name not in PICTURES]
-    read = partial(ray.data.read_parquet, shards, filesystem=files)
-    found: ray.data.Dataset = read(columns=columns, file_extensions=["parquet"]).materialize()
+    read = partial(ray.data.read_parquet, shards, filesystem=files, file_extensions=["parquet"])
+    found: ray.data.Dataset = read().select_columns(columns).materialize()
     return found
 
 

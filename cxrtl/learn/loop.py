@@ -23,7 +23,8 @@ from cxrtl.learn.stream import Window
 
 CURVE_EVERY = 5  # iterations a line of the training curve averages over
 READ_EVERY = 1.0  # seconds between looks at a GPU's training curve
-EVALUATION_BATCH = {"cpu": 100, "cuda": 500}  # images
+EVALUATION_BATCH = {"cpu": 100, "cuda": 500}  # images, up to `_USUAL_SIDE`
+_USUAL_SIDE = 224  # pixels
 
 
 def _nothing(_: State) -> None:
@@ -104,6 +105,13 @@ class Clock:
             self.since = 0.0
 
 
+def evaluation_batch(setting: Setting, side: int) -> int:
+    """Images of `side` pixels scored at once: of larger ones fewer, so that they need no more memory."""
+    share = 5 if setting.task == "segmentation" else 1  # its maps are as large as the images
+    larger = max(1.0, (side / _USUAL_SIDE) ** 2)
+    return max(1, int(EVALUATION_BATCH[setting.device.type] / (share * larger)))
+
+
 def predict(setting: Setting, images: Images | Streamed, model: nn.Module) -> Tensor:
     """What `objective.scores` says of images, on the CPU, without augmentation; leaves the model in training mode.
 
@@ -112,13 +120,11 @@ def predict(setting: Setting, images: Images | Streamed, model: nn.Module) -> Te
     scored one at a time, in the same memory.
     """
     normalise = Normalise(setting.device)
-    share = 5 if setting.task == "segmentation" else 1  # its maps are as large as the images
-    at_once = EVALUATION_BATCH[setting.device.type] // share
     model.eval()
     parts = []
     with in_turn(setting.device):
         with torch.inference_mode():
-            for inputs in images.chunks(normalise, at_once):
+            for inputs in images.chunks(normalise, evaluation_batch(setting, images.side)):
                 parts.append(objective.scores(setting.task, model(inputs)))
         scores = torch.cat(parts).cpu()
     train_mode(model)

@@ -34,6 +34,11 @@ class Images:
     def __len__(self) -> int:
         return len(self.targets if self.rows is None else self.rows)
 
+    @property
+    def side(self) -> int:
+        """Of an image, in pixels."""
+        return self.pixels.shape[-1]
+
     def truth(self) -> Iterator[Tensor]:
         """All targets in order."""
         yield self.targets if self.rows is None else self.targets[self.rows]

@@ -39,6 +39,11 @@ class Streamed:
         return len(self.rows)
 
     @property
+    def side(self) -> int:
+        """Of an image, in pixels."""
+        return self.flat.side
+
+    @property
     def channels(self) -> int:
         return self.flat.planes - (self.labels is None)
 

@@ -268,7 +268,7 @@ def _fold(
 
         def score(_: state.State) -> None:
             if device.type == "cuda" and not kept:  # on a CPU it takes seconds, and a head takes next to nothing
-                loop.predict(setting, blank(loop.EVALUATION_BATCH["cuda"]), net)
+                loop.predict(setting, blank(loop.evaluation_batch(setting, side)), net)
 
         with own_stream(device):
             loop.fit(setting, images, net, optimizer, state.State(), loop.Hooks(score, mark))

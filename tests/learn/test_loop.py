@@ -159,6 +159,15 @@ def test_scores_are_probabilities_whatever_the_batch() -> None:
     assert torch.allclose(scores.sum(1), torch.ones(len(scores), dtype=torch.float64))
 
 
+def test_larger_images_are_scored_fewer_at_once() -> None:
+    """So that no size needs more memory than the usual one."""
+    setting = Run(recipe(1)).setting
+    asked = {side: loop.evaluation_batch(setting, side) for side in (64, 224, 448, 2240)}
+    most = loop.EVALUATION_BATCH["cpu"]
+    assert asked == {64: most, 224: most, 448: most // 4, 2240: most // 100}
+    assert loop.evaluation_batch(setting, 10_000) == 1
+
+
 def test_notice_is_asked_for_after_every_step() -> None:
     """Also where a state is saved anyway: workers who share a fold out ask each other then."""
     run, asked = Run(recipe(6, checkpoint_every=2)), list[int]()
