@@ -1,11 +1,11 @@
 """How preparing scales: with cores, against one process that decodes in a loop; in memory, with ten times the images.
 
-    python benchmarks/prepare.py cores FOLDER [--images 5000] [--size 224]
+    python benchmarks/prepare.py cores FOLDER [--images 5000] [--size 224] [--rounds 3]
     python benchmarks/prepare.py memory [--images 10000 100000] [--size 64]
 
 `cores`: the images below FOLDER, repeated under new names, so that each is read and decoded anew. Two shards are made
 beforehand, which starts Ray's workers; what that takes is printed. Bare processes at once, which share nothing and keep
-nothing, show what the cores can do together.
+nothing, show what the cores can do together. Medians of alternating rounds, and of the rounds' own ratios.
 `memory`: phantoms, by what `cxrtl prepare` does, each count in a process of its own. Peak of the summed proportional
 set size (PSS) of everything that runs for it: driver, Ray's servers, workers, decoders, with the object store; sampled
 twice a second.
@@ -21,10 +21,12 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 
 IMAGES = (".jpg", ".jpeg", ".png", ".dcm", ".tif", ".tiff", ".bmp")
 MARK = "CXRTL_BENCHMARK"  # in the environment of all that belongs to one measurement
@@ -50,7 +52,7 @@ def apart(paths: list[str], size: int, processes: int) -> float:
         return len(paths) / max(pool.map(decode, parts, [size] * processes))
 
 
-def cores(folder: Path, images: int, size: int) -> None:
+def cores(folder: Path, images: int, size: int, rounds: int) -> None:
     from cxrtl.config import Data
     from cxrtl.data import manifest
     from cxrtl.data.prepare import prepare
@@ -58,35 +60,50 @@ def cores(folder: Path, images: int, size: int) -> None:
     from cxrtl.orchestrate import cluster
     from cxrtl.records import Manifest
 
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
     with tempfile.TemporaryDirectory() as scratch:
         copies = []
         for number in range(images):
-            original = found[number % len(found)]
+            original = files[number % len(files)]
             copy = Path(scratch, "set", "ab"[number % 2], f"{number:06d}{original.suffix}")
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(original, copy)
             copies.append(str(copy))
         data = Data(source="folder", path=str(Path(scratch, "set")), image_size=size)
-        decode(copies[:20], size)
-        loop = images / decode(copies, size)
         listed = manifest.build(data, b"k" * 32)
+        decode(copies[:20], size)
         with cluster.connect(None, False) as nodes:
             count = int(sum(node.cpus for node in nodes))
-            bare = apart(copies, size, count)
             few = Manifest(listed.frame.iloc[:: len(listed.frame) // (2 * SLICE)], listed.classes)
             started = time.perf_counter()
             prepare(few, data, Path(scratch, "few"))
             start = time.perf_counter() - started
-            started = time.perf_counter()
-            made = prepare(listed, data, Path(scratch, "out"))
-            together = images / (time.perf_counter() - started)
-    assert made.images == images
-    print(f"{images} images from {len(found)} files, {size} px")
+
+            def together(number: int) -> float:
+                out = Path(scratch, f"out{number}")
+                started = time.perf_counter()
+                made = prepare(listed, data, out)
+                seconds = time.perf_counter() - started
+                assert made.images == images
+                shutil.rmtree(out)
+                return images / seconds
+
+            measured: dict[str, Callable[[int], float]] = {
+                "one process in a loop": lambda _: images / decode(copies, size),
+                f"{count} bare processes": lambda _: apart(copies, size, count),
+                f"prepare on {count} cores": together,
+            }
+            found: dict[str, list[float]] = {name: [] for name in measured}
+            for number in range(rounds):
+                for name in list(measured)[:: 1 if number % 2 else -1]:
+                    found[name].append(measured[name](number))
+    print(f"{images} images from {len(files)} files, {size} px, {rounds} rounds")
     print(f"first two shards        {start:8.1f} s")
-    print(f"one process in a loop   {loop:8.0f} images/s")
-    for name, rate in ((f"{count} bare processes", bare), (f"prepare on {count} cores", together)):
-        print(f"{name:<23} {rate:8.0f} images/s   {rate / (count * loop):.2f} of {count} loops")
+    loop = next(iter(found.values()))
+    for name, rates in found.items():
+        shares = [rate / (count * each) for rate, each in zip(rates, loop, strict=True)]
+        listing = ", ".join(f"{share:.2f}" for share in shares)
+        print(f"{name:<23} {median(rates):8.0f} images/s   {median(shares):.2f} of {count} loops ({listing})")
 
 
 def memory(counts: list[int], size: int) -> None:
@@ -142,11 +159,12 @@ def main() -> None:
     one.add_argument("folder", type=Path)
     one.add_argument("--images", type=int, default=5000)
     one.add_argument("--size", type=int, default=224)
+    one.add_argument("--rounds", type=int, default=3)
     two.add_argument("--images", type=int, nargs="+", default=[10_000, 100_000])
     two.add_argument("--size", type=int, default=64)
     given = parser.parse_args()
     if given.part == "cores":
-        return cores(given.folder, given.images, given.size)
+        return cores(given.folder, given.images, given.size, given.rounds)
     return memory(given.images, given.size)
 
 
