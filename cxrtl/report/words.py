@@ -247,7 +247,9 @@ def limits(summary: Summary) -> list[str]:
         else SCOPE[summary["task"]],
     ]
     if summary["data"]["patients"] is None:
-        found.append("Patients are unknown: methods named after patients take each image as one, and intervals may be too narrow.")
+        found.append(
+            "Patients are unknown: methods named after them take each image as one; intervals may be too narrow."
+        )
     if len(summary["arms"]) > 1:
         found.append("Several arms were compared on the same folds: do not pick one by these numbers and quote them.")
     return found

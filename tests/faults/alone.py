@@ -89,9 +89,14 @@ class _Rows:
 class _Images:
     """In place of a Ray dataset of shards."""
 
-    def __init__(self, folder: str, columns: Sequence[str]) -> None:
-        paths = sorted(Path(folder).glob("*.parquet"))
-        self.table = pa.concat_tables(pq.read_table(path, columns=list(columns)) for path in paths)
+    table: pa.Table
+
+    def __init__(self, folder: str) -> None:
+        self._paths = sorted(Path(folder).glob("*.parquet"))
+
+    def select_columns(self, columns: Sequence[str]) -> _Images:
+        self.table = pa.concat_tables(pq.read_table(path, columns=list(columns)) for path in self._paths)
+        return self
 
     def materialize(self) -> _Images:
         return self
@@ -134,8 +139,8 @@ def stand_in(put: Callable[[Any, str, Any], None] = setattr) -> None:
     """`put` sets an attribute: for good, or as pytest's `monkeypatch.setattr` for a test."""
     read: list[_Images] = []
 
-    def read_parquet(folder: str, columns: Sequence[str], **_: Any) -> _Images:
-        read.append(_Images(folder, columns))
+    def read_parquet(folder: str, **_: Any) -> _Images:
+        read.append(_Images(folder))
         return read[-1]
 
     tiny.__module__ = "torchvision.models.tiny"  # where the names of backbones are taken from
