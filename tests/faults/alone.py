@@ -1,13 +1,14 @@
 """A study in one process, without Ray: the same code from an experiment to its report, in a second or two.
 
-`stand_in` puts something plain in place of each call of Ray's that a study makes, of the timed steps, and of the thread
-that saves.
+`stand_in` puts something plain in place of each call of Ray's that a study makes, of the timed steps, and of the
+threads that train and save: a forked process has no threads of its parent's.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ from torch import nn
 
 from cxrtl.data import shards
 from cxrtl.errors import TrialError
-from cxrtl.learn import backbones, vision
+from cxrtl.learn import backbones, devices, vision
 from cxrtl.orchestrate import cluster, fold, group, growth, probe, sweep
 from cxrtl.orchestrate.writer import Writer
 from cxrtl.records import Plan, Prepared
@@ -71,6 +72,15 @@ class AtOnce(Writer):
     def __call__(self, job: Callable[[], None]) -> None:
         super().__call__(job)
         self.wait()
+
+
+def _here(job: Callable[[], Any]) -> Future[Any]:
+    done: Future[Any] = Future()
+    try:
+        done.set_result(job())
+    except BaseException as fault:
+        done.set_exception(fault)
+    return done
 
 
 class _Rows:
@@ -160,6 +170,7 @@ def stand_in(put: Callable[[Any, str, Any], None] = setattr) -> None:
     put(ray, "remote", lambda **_: lambda work: SimpleNamespace(remote=work))
     put(cluster, "connect", _connect)
     put(probe.Prober, "time", lambda *_: probe.Probe("cpu", "", "fp32", 0.01, 1000))
+    put(devices, "beside", _here)
     put(fold, "Writer", AtOnce)
     put(sweep, "run", _train)
 

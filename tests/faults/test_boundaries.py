@@ -42,9 +42,10 @@ def campaign(shim: Path, scenario: str, every: int = 1) -> dict[str, Any]:
     return found
 
 
-def test_some_changes_of_single_files(shim: Path) -> None:
-    found = campaign(shim, "files", every=13)
-    assert found["calls"] > 100 and found["cases"] > 3 * found["calls"] // 13
+@pytest.mark.parametrize(("scenario", "every"), [("files", 13), ("study", 151)])
+def test_some_changes(shim: Path, scenario: str, every: int) -> None:
+    found = campaign(shim, scenario, every)
+    assert found["calls"] > 100 and found["cases"] >= 3 * (found["calls"] // every)
     assert found["problems"] == []
 
 
