@@ -141,14 +141,14 @@ class Store:
     def noted(self, path: Path) -> list[str]:
         """Which version of the storage's the mirror's file is, and the stamp it had then."""
         with suppress(OSError):
-            return self._notes(path).read_text().splitlines()
+            return self.notes(path).read_text().splitlines()
         return []
 
     def _note(self, path: Path, version: str, stamp: str) -> None:
-        self._notes(path).parent.mkdir(parents=True, exist_ok=True)
-        self._notes(path).write_text(f"{version}\n{stamp}")
+        self.notes(path).parent.mkdir(parents=True, exist_ok=True)
+        self.notes(path).write_text(f"{version}\n{stamp}")
 
-    def _notes(self, path: Path) -> Path:
+    def notes(self, path: Path) -> Path:
         return self.root.parent / ".versions" / path.relative_to(self.root.parent)
 
 
@@ -233,6 +233,13 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def forget(folder: Path) -> None:
+    """Delete what this machine has of a folder that is at a storage; nothing where it is in no mirror."""
+    if store := at(folder):
+        for here in (folder, store.notes(folder)):
+            shutil.rmtree(here, ignore_errors=True)
 
 
 def pull(folder: Path, names: Collection[str] = ()) -> None:

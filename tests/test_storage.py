@@ -119,6 +119,15 @@ class TestWriting:
         storage.remove(home / "runs/figures")
         assert stored() == mirrored(home) == {}
 
+    def test_forgetting_leaves_what_is_stored(self, machines: Machines) -> None:
+        home = machines.use("one")
+        write(home / "runs/x.json")
+        storage.forget(home / "runs")
+        assert mirrored(home) == {} and list(stored()) == ["runs/x.json"]
+        storage.pull(home)
+        assert mirrored(home) == stored()
+        storage.forget(machines.folder / "elsewhere")
+
     def test_what_grows_is_sent_when_asked(self, machines: Machines) -> None:
         home = machines.use("one")
         events = home / "tensorboard/events.out.tfevents.1.host"

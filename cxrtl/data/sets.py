@@ -37,7 +37,8 @@ def fingerprint(data: Data, listed: Manifest) -> str:
             files.update(f"{found.st_size} {found.st_mtime_ns}\n".encode())
         except OSError:  # missing, or drawn rather than read: preparing decides
             files.update(b"\n")
-    columns = {str(name): rundir.content_hash(listed.frame[name].astype(str).tolist()) for name in listed.frame}
+    # not by pandas' `astype(str)`, which refuses file names that are not UTF-8
+    columns = {str(name): rundir.content_hash([str(value) for value in listed.frame[name]]) for name in listed.frame}
     decode = data.decode.model_dump(exclude={"file_seconds", "memory_mib"})
     flow = [asdict(step) for step in listed.flow]
     tags = [name for name in data.taken_attributes if name not in listed.frame]

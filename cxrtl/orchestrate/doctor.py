@@ -30,6 +30,7 @@ ROUND_TRIPS = 7  # of which the quickest tells the clocks' difference
 AT_ONCE = 4  # questions to a node: what asks a mount that hangs keeps none of the others waiting
 T = TypeVar("T")
 Mark = Callable[[Path, str], "Future[tuple[str, str, str]]"]  # `Inspector.mark`
+Forget = Callable[[Path], "Future[None]"]  # `Inspector.forget`
 
 
 def examine(experiment: Experiment | None, home: Path, address: str | None, verbose: bool = False) -> list[Check]:
@@ -69,7 +70,9 @@ def _cluster(nodes: Sequence[Node], experiment: Experiment | None, home: Path) -
     yield _answers(nodes, silent)
     yield from (*checks.versions(facts), checks.cuda(facts), checks.processor(facts))
     there = {label: each for label, each in asked.items() if label in told}
-    yield checks.storage(home, round_trip(home, {label: _mark(each) for label, each in there.items()}))
+    marks = {label: _mark(each) for label, each in there.items()}
+    forget = {label: _forget(each) for label, each in there.items()}
+    yield checks.storage(home, round_trip(home, marks, forget))
     if experiment and experiment.data.path:
         yield _images(experiment.data.path, there)
     yield _clocks(there)
@@ -123,6 +126,10 @@ def _mark(inspector: Any) -> Mark:
     return lambda folder, name: inspector.mark.remote(folder, name).future()
 
 
+def _forget(inspector: Any) -> Forget:
+    return lambda folder: inspector.forget.remote(folder).future()
+
+
 def _images(given: str, inspectors: Mapping[str, Any]) -> Check:
     try:
         path = expand(given)
@@ -151,9 +158,9 @@ def _samples(inspector: Any) -> list[tuple[float, float, float]]:
     return out
 
 
-def round_trip(home: Path, ask: Mapping[str, Mark]) -> dict[str, str]:
+def round_trip(home: Path, ask: Mapping[str, Mark], forget: Mapping[str, Forget] | None = None) -> dict[str, str]:
     """By node, what went wrong on the way of a marker file from the driver to the node and of another back, "" where
-    nothing did. `ask`: `Inspector.mark` of each. Nothing is left behind but where storage hangs."""
+    nothing did. `ask`, `forget`: those methods of each `Inspector`. Nothing is left but where storage hangs."""
     folder, mine = home / f".doctor-{secrets.token_hex(6)}", secrets.token_hex(16)
     begun, hangs = _answered({"driver": _apart(_begin, folder, mine)})
     if hangs:
@@ -169,6 +176,7 @@ def round_trip(home: Path, ask: Mapping[str, Mark]) -> dict[str, str]:
         return faults | {node: f"it gave no answer ({why})" for node, why in silent.items()}
     finally:
         _answered({"driver": _apart(_end, folder)})
+        _answered({node: call(folder) for node, call in (forget or {}).items()})
 
 
 def _begin(folder: Path, mine: str) -> str:

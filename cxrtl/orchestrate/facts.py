@@ -123,3 +123,6 @@ class Inspector:
         except OSError as error:
             return read, "", f"it cannot be written to ({error.strerror})"
         return read, mine, ""
+
+    def forget(self, folder: Path) -> None:
+        storage.forget(folder)

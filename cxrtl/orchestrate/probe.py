@@ -12,6 +12,8 @@ from typing import Any, Self
 
 import ray
 import torch
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import nn
 
 from cxrtl.config import Recipe
@@ -25,6 +27,7 @@ from cxrtl.records import Prepared
 
 TIMED_STEPS = {"cpu": 3, "cuda": 30}
 _FEWER_UNLESS = 0.97  # of the time: a costlier layout must be this much faster to be taken
+_ROOM_WITHIN = 60  # seconds that GPUs others use are waited for before fewer will do
 _FORMATS_DIFFER = 1.15  # bf16 is left where fp32 is this much faster
 
 
@@ -73,6 +76,7 @@ class Prober:
     kept: Mapping[str, bool]
     alive: Sequence[Node] = ()
     timers: list[Any] = field(default_factory=list)
+    reserved: list[tuple[int, PlacementGroup]] = field(default_factory=list)  # how many were asked for, and where
 
     def __enter__(self) -> Self:
         return self
@@ -80,14 +84,21 @@ class Prober:
     def __exit__(self, *_: object) -> None:
         while self.timers:
             ray.kill(self.timers.pop())
+        while self.reserved:
+            remove_placement_group(self.reserved.pop()[1])
 
     def _start(self, share: Share, count: int, given: Sequence[Any]) -> list[Any]:
         """Begin to time in so many processes. Ray would end those of tasks that use a GPU after one."""
         if not share.gpus:
             task = ray.remote(num_cpus=share.cpus, max_retries=1)(probe_arm)
             return [task.remote(*given) for _ in range(count)]
-        actor = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=1, max_task_retries=1)(_Timer)
-        self.timers.extend(actor.remote() for _ in range(count - len(self.timers)))
+        if not self.reserved or self.reserved[0][0] < count:
+            self.__exit__()
+            actor = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=1, max_task_retries=1)(_Timer)
+            group = _reserve(share, count)
+            self.reserved.append((count, group))
+            place = PlacementGroupSchedulingStrategy(group)
+            self.timers.extend(actor.options(scheduling_strategy=place).remote() for _ in group.bundle_specs)
         return [timer.time.remote(*given) for timer in self.timers[:count]]
 
     def time(self, recipe: Recipe, share: Share, processes: int) -> Probe:
@@ -155,6 +166,21 @@ class Prober:
             last = share, found
         assert best
         return best[1:]
+
+
+def _reserve(share: Share, count: int) -> PlacementGroup:
+    """Room for `count` processes, for all of them at once: two runs that each held some of the GPUs and waited for the
+    rest would wait for ever. For fewer where there is none, as others use them; for one as long as it takes."""
+    each = {"CPU": float(share.cpus), "GPU": share.gpus}
+    while True:
+        group: PlacementGroup = placement_group([each] * count)
+        ready = group.wait(_ROOM_WITHIN)
+        while count == 1 and not ready:
+            ready = group.wait(_ROOM_WITHIN)
+        if ready:
+            return group
+        remove_placement_group(group)
+        count //= 2
 
 
 def _rate(share: Share, probe: Probe) -> float:

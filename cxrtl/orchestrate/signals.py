@@ -1,7 +1,7 @@
 """What a trial tells of itself: events in its log, and numbers among Ray's own Prometheus metrics.
 
-These are `ray_cxrtl_…` with the tags `run`, `arm` and `fold`. Every node serves what its processes counted, at the port
-of `ray start --metrics-export-port`.
+These are `ray_cxrtl_…`, those that count `ray_cxrtl_…_total`, with the tags `run`, `arm` and `fold`. Every node serves
+what its processes counted, at the port of `ray start --metrics-export-port`.
 """
 
 from __future__ import annotations

@@ -72,7 +72,8 @@ class Wish:
         """The experiment's paths that start from the current folder."""
         experiment = self.experiment
         starts = [recipe.train.init for recipe in experiment.recipes]
-        named = [("data.path", experiment.data.path), ("folds.file", experiment.folds.file)]
+        data = experiment.data
+        named = [("data.path", data.path), ("data.tables", data.tables), ("folds.file", experiment.folds.file)]
         named += [("train.init", start.removeprefix("file:")) for start in starts if start.startswith("file:")]
         return (
             (key, path) for key, path in named if path and not path.startswith(("/", "~", "$")) and "://" not in path

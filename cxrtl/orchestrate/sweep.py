@@ -51,7 +51,7 @@ class Deaths(tune.Callback):
         self.seen: dict[str, tuple[int, int]] = {}  # by the first trial's name: iterations kept, deaths there
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if _announced(trial.get_pickled_error()):
+        if _announced(_error(trial)):
             return
         names: list[str] = trial.config["trials"]
         kept = sum(self._kept(self.job.trials[name]) for name in names)
@@ -70,6 +70,15 @@ class Deaths(tune.Callback):
         storage.pull(self.job.run.trial(trial))
         done = self.job.run.result(trial, self.job.hashes[trial.arm])
         return trial.budgets[-1] if done else state.reached(self.job.run.trial(trial))
+
+
+def _error(trial: Any) -> Exception | None:
+    """What a trial's process ended with just now. Tune writes it to a folder of the driver's, which it copies to where
+    `Trial.get_pickled_error` looks seconds later."""
+    if not trial.pickled_error_file:
+        return None
+    found: Exception = ray.cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    return found
 
 
 def _announced(error: Exception | None) -> bool:

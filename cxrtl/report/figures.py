@@ -58,7 +58,7 @@ def draw(loaded: Loaded, summary: Summary) -> Drawings:
     """Draw all figures into the run's `figures/`, replacing what an earlier report left there."""
     folder = loaded.run.path("figures")
     folder.mkdir(exist_ok=True)
-    drop_parts(folder)
+    drop_parts(folder, shared=True)
     for kind in ("roc-", "precision-", "calibration-", "progress-", "part-", "confusion", "subgroups", "flow"):
         for stale in folder.glob(f"{kind}*.*"):
             storage.remove(stale)

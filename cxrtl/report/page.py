@@ -47,7 +47,7 @@ def write_report(run: RunDir, partial: bool = False) -> Path:
     loaded = load_run(run, partial)
     summary = build(loaded)
     samples = read_samples(run)
-    drop_parts(run.root)
+    drop_parts(run.root, shared=True)  # a run may go on elsewhere
     drawings = draw(loaded, summary)
     write_json(run.path("summary.json"), summary)
     write_bytes(run.path("report.md"), markdown(summary).encode())

@@ -117,6 +117,15 @@ class TestAll:
         bare = encoded(radiograph())[132:]
         assert (to_grey(bare, KEEP) == grey(radiograph())).all()
 
+    @pytest.mark.parametrize("implicit", [False, True])
+    def test_without_a_header_at_all(self, implicit: bool) -> None:
+        """As some archives kept them: from the first element of the data on."""
+        bare, dataset = io.BytesIO(), radiograph()
+        del dataset.file_meta
+        dataset.save_as(bare, implicit_vr=implicit, little_endian=True)
+        assert bare.getvalue()[:2] == b"\x08\x00"
+        assert (to_grey(bare.getvalue(), KEEP) == grey(radiograph())).all()
+
 
 class TestCodings:
     @pytest.mark.parametrize("names", [line for line in CODINGS if " " in line])

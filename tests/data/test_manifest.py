@@ -221,6 +221,14 @@ class TestTable:
         with pytest.raises(ManifestError, match=r"lacks the column\(s\) \['label'\] among its 2"):
             manifest.build(table(tmp_path, FRAME.drop(columns="label")), KEY)
 
+    @pytest.mark.parametrize("setting", ["patient_column", "study_column"])
+    def test_what_is_named_must_be_there(self, tmp_path: Path, setting: str) -> None:
+        """A slip of the pen would lose the grouping."""
+        table(tmp_path, FRAME.drop(columns="patient_id"))
+        assert len(manifest.build(table_config(tmp_path / "labels.csv"), KEY).frame) == 3
+        with pytest.raises(ManifestError, match=r"lacks the column\(s\) \['patient'\] among its 2"):
+            manifest.build(table_config(tmp_path / "labels.csv", **{setting: "patient"}), KEY)
+
     @pytest.mark.parametrize(
         ("name", "content", "reason"),
         [
@@ -230,6 +238,8 @@ class TestTable:
             ("l.csv", f"image,label\na,no\n{CANARY},no,1,2\n".encode(), "not all have as many cells"),
             ("l.csv", f"image,patient_id,label\na,p,no\n{CANARY},p\n".encode(), "not all have as many cells"),
             ("l.csv", f"image,label\na,no\n{CANARY}".encode(), "not all have as many cells"),
+            ("l.csv", b"image,label,label\na,no,yes\nb,yes,no\n", "two of its columns have the same name"),
+            ("l.csv", b"image,label, image\na,no,c\nb,yes,d\n", "two of its columns have the same name"),
             ("l.csv.gz", b"no gzip", "."),
             ("l.csv.gz", gzip.compress(b"image,label\na,b\n" * 99, mtime=0)[:-20], "."),
             ("l.parquet", b"no parquet", "it is damaged"),

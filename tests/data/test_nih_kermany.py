@@ -78,9 +78,15 @@ class TestNih:
         (root / "Data_Entry_2017.csv").rename(flat / "Data_Entry_2017_v2020.csv")
         assert nih(flat).frame["image_id"].nunique() == 4
 
+    def test_files_of_the_desktop_s_are_no_images(self, root: Path) -> None:
+        before = nih(root).frame
+        for number in (1, 2):
+            (root / f"images_{number:03d}/images/.DS_Store").write_bytes(b"x")
+        assert nih(root).frame.equals(before)
+
     def test_two_tables_and_two_copies(self, root: Path) -> None:
         save(root / "images/00000001_000.png", 0)
-        with pytest.raises(ManifestError, match=r"1 file name\(s\) occur in two of the image folders"):
+        with pytest.raises(ManifestError, match=r"1 image name\(s\) occur in two of the image folders"):
             nih(root)
         (root / "Data_Entry_2017_v2020.csv").write_text(public_sets.NIH_HEADER)
         with pytest.raises(ManifestError, match="holds 2 tables"):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from cxrtl.config import Experiment
+from cxrtl.config import Data, Experiment
 from cxrtl.config import Folds as FoldsConfig
-from cxrtl.data import refused, shards
+from cxrtl.data import refused, sets, shards
 from cxrtl.data.folds import make_folds, write_folds
 from cxrtl.data.images import How, Unusable
 from cxrtl.data.images.guard import Answer, decode_all
@@ -59,6 +60,30 @@ def test_shard_is_made_again_once_its_file_can_be_used(
     assert prepare(build(data, key), data, tmp_path / "out").images == 12
     changed = {name for name, time in stamps(tmp_path / "out").items() if time != before[name]}
     assert changed == {"part-00000.parquet"}
+
+
+def test_what_takes_long_is_tried_with_a_few_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand files at half a minute each would take a night before every run."""
+    tried: list[str] = []
+
+    def decode_all(paths: Sequence[str], how: How) -> Iterator[Answer]:
+        for path in paths:
+            tried.append(path)
+            yield Unusable(path.rstrip("0123456789"))
+
+    monkeypatch.setattr(refused, "decode_all", decode_all)
+    skipped = [(f"{reason}{k}", reason) for k in range(9) for reason in ("timed_out", "missing", "empty")]
+    assert refused.still({image: image for image, _ in skipped}, skipped, How(32))
+    assert sorted(tried) == [*(f"missing{k}" for k in range(9)), "timed_out0", "timed_out1"]
+
+
+def test_a_name_that_is_not_utf8_has_its_part_in_the_fingerprint(tmp_path: Path, key: bytes) -> None:
+    for name in (b"a/1.png", b"b/\xff.png", b"b/2.png"):
+        path = tmp_path / "set" / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    data = Data(source="folder", path=str(tmp_path / "set"), image_size=32)
+    assert len(sets.fingerprint(data, build(data, key))) == 64
 
 
 def test_damage_is_not_tried_again(labels: Path, key: bytes, tmp_path: Path, away: Storage) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_voi_lut
+from pydicom.uid import ExplicitVRBigEndian
 
 from tests.data.test_dicom import RAMP, grey, radiograph
 
@@ -17,10 +18,10 @@ def rescaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip((values - low) / (high - low), 0, 1) * 255
 
 
-def table(entries: np.ndarray, first: int, bits: int = 16) -> Dataset:
+def table(entries: np.ndarray, first: int, bits: int = 16, kind: str = "<u2") -> Dataset:
     item = Dataset()
-    item.add_new("LUTDescriptor", "US", [len(entries), first, bits])
-    item.add_new("LUTData", "OW", entries.astype("<u2").tobytes())
+    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(entries) % 2**16, first, bits])
+    item.add_new("LUTData", "OW", entries.astype(kind).tobytes())
     return item
 
 
@@ -74,6 +75,29 @@ class TestGreyScale:
         item = table(np.arange(2048) * 3, 0)
         item.ModalityLUTType = "US"
         assert np.abs(grey(radiograph(ModalityLUTSequence=[item])) - rescaled(RAMP, 1000, 2023)).max() <= 0.51
+
+    def test_modality_lut_of_all_signed_values(self) -> None:
+        """What lies further from the table's first than 16 bits can say is not taken for the first."""
+        values = np.linspace(-32768, 32767, 32 * 32).astype(np.int16).reshape(32, 32)
+        found = grey(radiograph(values, ModalityLUTSequence=[table(np.arange(2**16), -32768)]))
+        assert np.abs(found - rescaled(values.astype(float), -32768, 32767)).max() <= 0.51
+
+    @pytest.mark.parametrize("name", ["ModalityLUTSequence", "VOILUTSequence"])
+    def test_tables_of_bytes(self, name: str) -> None:
+        """Two to a word, PS3.3 C.11.1.1."""
+        found = grey(radiograph(**{name: [table(np.arange(256), 1500, 8, "u1")]}))
+        assert np.abs(found - np.clip(RAMP.astype(int) - 1500, 0, 255)).max() <= 0.51
+
+    @pytest.mark.parametrize(("bits", "kind"), [(16, ">u2"), (8, "u1")])
+    def test_tables_of_words_with_the_high_byte_first(self, bits: int, kind: str) -> None:
+        entries = np.linspace(0, 2**bits - 1, 512).astype(int)
+        little = grey(radiograph(VOILUTSequence=[table(entries, 1100, bits, kind.replace(">", "<"))]))
+        packed = table(entries, 1100, bits, kind)
+        if bits == 8:
+            packed.LUTData = np.frombuffer(packed.LUTData, "u2").byteswap().tobytes()
+        big = radiograph(RAMP.byteswap(), VOILUTSequence=[packed])
+        big.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+        assert np.array_equal(grey(big), little) and np.ptp(little) > 200
 
     @pytest.mark.parametrize(
         ("attributes", "inverted"),

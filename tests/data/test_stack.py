@@ -276,3 +276,4 @@ class TestVolumes:
         assert reason(How(32, slices=1), series) == "several_images"
         assert reason(How(32), nifti(tmp_path / "v.nii", self.volume)) == "several_images"
         assert reason(How(32, slices=1), saved(tmp_path / "a.png", PICTURE)) == "no_volume"
+        assert reason(How(32, slices=1), str(tmp_path / ("n" * 300))) == "unreadable"  # longer than any name

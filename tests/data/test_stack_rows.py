@@ -26,6 +26,16 @@ def table(root: Path, frame: pd.DataFrame, **changes: object) -> Data:
 
 
 class TestTable:
+    def test_a_file_shows_one_patient(self, tmp_path: Path, key: bytes) -> None:
+        """Slices told apart as patients would lie on both sides of a fold."""
+        frame = pd.DataFrame({"image": ["a.nii", "a.nii", "b.nii"], "slice": ["1", "2", "1"], "label": ["x", "x", "y"]})
+        kept = frame.assign(patient_id=["p1", "p1", "p2"])
+        assert build(table(tmp_path, kept, slices=3), key).frame["patient_id"].nunique() == 2
+        with pytest.raises(ManifestError, match=r"1 image file\(s\), or groups that share files, are listed under sev"):
+            build(table(tmp_path, frame.assign(patient_id=["p1_1", "p1_2", "p2"]), slices=3), key)
+        with pytest.raises(ManifestError, match=r"lacks the column\(s\) \['slice_no'\]"):
+            build(table(tmp_path, kept, slices=3, slice_column="slice_no"), key)
+
     def test_channels_slices_and_masks_of_a_row(self, tmp_path: Path, key: bytes) -> None:
         frame = pd.DataFrame({"t2": ["a.nii", "a.nii"], "adc": ["b.nii"] * 2, "slice": ["4", ""], "seg": "m.nii"})
         changes = {"image_columns": ["t2", "adc"], "slices": 3, "mask_column": "seg", "structures": ["gland"]}

@@ -160,6 +160,9 @@ def test_too_much_to_upload_names_what_is_largest(tmp_path: Path, monkeypatch: p
         submit.submit(Client(), Wish(experiment(), bring=(Path("scan.dcm"),)))
 
 
+MIMIC = ["data.source=mimic", "data.path=/m", "data.tables=jpg", "data.cohort.finding=Edema"]
+
+
 @pytest.mark.parametrize(
     ("home", "overrides", "bring", "said"),
     [
@@ -167,6 +170,7 @@ def test_too_much_to_upload_names_what_is_largest(tmp_path: Path, monkeypatch: p
         ("s3://AKIA:hush@bucket/runs", [], [], "holds a password or key"),
         ("s3://bucket/runs?secret_key=hush", [], [], "holds a password or key"),
         ("", ["data.source=folder", "data.path=images"], [], r"'data\.path': 'images'.*does not see this folder"),
+        ("", MIMIC, [], r"'data\.tables': 'jpg'.*does not see this folder"),
         ("", ["train.init=file:w.safetensors"], [], r"'train\.init': 'w\.safetensors'"),
         ("", [], ["../outside"], r"--bring \['\.\./outside'\]"),
     ],

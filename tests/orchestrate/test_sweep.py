@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from ray.exceptions import RayActorError, RayTaskError
+from ray.tune.experiment import Trial as TuneTrial
 
 from cxrtl.errors import TrialError
 from cxrtl.orchestrate import sweep
@@ -18,6 +19,12 @@ from cxrtl.records import FoldResult, Milestone, Trial
 from cxrtl.rundir import RunDir, write_json
 
 TRIAL = Trial("a", 0, (100,), "a/fold0")
+
+
+class Staged(TuneTrial):  # type: ignore[misc]
+    """One whose errors Tune writes to a folder of the test's."""
+
+    local_path = ""
 
 
 class Dying:
@@ -29,16 +36,18 @@ class Dying:
         self.deaths = sweep.Deaths(job, self.said.append)
         self.folder = root / TRIAL.folder
         self.folder.mkdir(parents=True)
-        (root / "error.txt").write_text("Failure # 1\nThe worker died.\n")
-        config = {"trials": [TRIAL.name]}
         self.error: Exception = RayActorError()
-        self.trial = SimpleNamespace(
-            config=config, error_file=str(root / "error.txt"), get_pickled_error=lambda: self.error
-        )
+        self.trial = Staged("Dying", stub=True, config={"trials": [TRIAL.name]})
+        self.trial.local_path = str(root)
+
+    def die(self) -> None:
+        """As Tune goes about it."""
+        self.trial.handle_error(self.error)
+        self.deaths.on_trial_recover(0, [], self.trial)
 
     def at(self, iteration: int) -> list[str]:
         write_json(self.folder / "state.json", {"iteration": iteration})
-        self.deaths.on_trial_recover(0, [], self.trial)
+        self.die()
         return self.said
 
 
@@ -55,15 +64,15 @@ def test_a_trial_that_gets_no_further_is_given_up_and_says_where(tmp_path: Path)
         assert dying.at(10) == []
     assert dying.at(10) == []
     (said,) = dying.at(10)
-    assert "a/fold0 died 4 times without getting past iteration 10" in said and said.endswith("The worker died.")
+    assert "a/fold0 died 4 times without getting past iteration 10" in said and said.endswith(str(dying.error))
 
 
 def test_a_trial_that_dies_before_it_saves_anything_is_given_up(tmp_path: Path) -> None:
     dying = Dying(tmp_path)
     for _ in range(sweep.MAX_DEATHS):
-        dying.deaths.on_trial_recover(0, [], dying.trial)
+        dying.die()
     assert dying.said == []
-    dying.deaths.on_trial_recover(0, [], dying.trial)
+    dying.die()
     assert "iteration 0" in dying.said[0] and "checkpoint_every" in dying.said[0]
 
 

@@ -19,6 +19,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.sequence import Sequence
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from cxrtl.data.attributes import TAGS, of_tags
 from cxrtl.data.images import places, shades
@@ -32,6 +33,12 @@ _GROUPS = (
     *("PixelValueTransformationSequence", "FrameVOILUTSequence", "PlanePositionSequence"),
     *("PlaneOrientationSequence", "PixelMeasuresSequence", "SegmentIdentificationSequence"),
 )
+# (implicit, little-endian) → transfer syntax
+_UNSTATED: dict[tuple[bool | None, bool | None], UID] = {
+    (True, True): ImplicitVRLittleEndian,
+    (False, True): ExplicitVRLittleEndian,
+    (False, False): ExplicitVRBigEndian,
+}
 _SAID_THERE = (*shades.TAGS, *places.TAGS, "ReferencedSegmentNumber")
 
 
@@ -153,6 +160,8 @@ def _why(text: str) -> str:
 def opened(data: bytes, how: How) -> Dataset:
     """The file, undecoded; Unusable where that already tells. To be called within `reasons`."""
     dataset = pydicom.dcmread(io.BytesIO(data), force=True)
+    if "TransferSyntaxUID" not in dataset.file_meta:  # a file that begins at its data: pydicom tells by what it found
+        dataset.file_meta.TransferSyntaxUID = _UNSTATED[dataset.original_encoding]
     if _depth(dataset) > MAX_NESTING:
         raise Unusable("nested_too_deep")
     if not any(name in dataset for name in _PIXELS) or not {"Rows", "Columns"} <= set(dataset.dir()):

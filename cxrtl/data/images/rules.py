@@ -54,6 +54,7 @@ REASONS = {
 MAY_PASS = frozenset(  # of them: what permissions, a storage that is back, a decoder or a larger limit may mend
     {"missing", "unreadable", "no_decoder", "mask_unusable", "out_of_memory", "timed_out", "decoder_died"}
 )
+SLOW = frozenset({"out_of_memory", "timed_out", "decoder_died"})  # of these: found out by waiting for it
 
 Grey = npt.NDArray[np.uint8]
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.pixels.processing import apply_modality_lut
+from pydicom.uid import ExplicitVRBigEndian
 
 from cxrtl.data.images.raster import stretch
 from cxrtl.data.images.rules import Grey, Unusable
@@ -59,16 +59,23 @@ class _Window:
 
 @dataclass(frozen=True)
 class _Table:
-    """A VOI LUT: values below or above the table's take its first or last entry."""
+    """A modality or VOI LUT: values below or above the table's take its first or last entry."""
 
     first: int
     bits: int
-    entries: bytes  # float64
+    entries: bytes  # int64
+
+    def values(self, values: Numbers) -> Numbers:
+        entries = np.frombuffer(self.entries, np.int64)
+        return entries[self._places(values, len(entries))]
 
     def shades(self, values: Numbers) -> Grey:
-        entries = np.frombuffer(self.entries, np.float64)
-        places = np.clip(np.floor(values).astype(np.int64) - self.first, 0, len(entries) - 1)
-        return _bytes(entries / (2**self.bits - 1))[places]
+        entries = np.frombuffer(self.entries, np.int64)
+        return _bytes(entries / (2**self.bits - 1))[self._places(values, len(entries))]
+
+    def _places(self, values: Numbers, count: int) -> npt.NDArray[np.int64]:
+        places: npt.NDArray[np.int64] = np.clip(np.floor(values).astype(np.int64) - self.first, 0, count - 1)
+        return places
 
 
 def to_greys(planes: Sequence[Plane]) -> Grey:
@@ -94,8 +101,9 @@ def to_greys(planes: Sequence[Plane]) -> Grey:
 def _values(plane: Plane) -> Numbers:
     """`stored` behind the modality LUT."""
     about = plane.about
-    if about.get("ModalityLUTSequence"):
-        return apply_modality_lut(plane.stored, about)
+    table = about.get("ModalityLUTSequence")
+    if table:
+        return _table(table[0], about).values(plane.stored)
     slope, intercept = (about.get(name) for name in ("RescaleSlope", "RescaleIntercept"))
     if slope in (None, "") or intercept in (None, "") or (slope, intercept) == (1, 0):
         return plane.stored
@@ -145,14 +153,18 @@ def _padding(plane: Plane) -> npt.NDArray[np.bool_] | None:
 def _view(about: Dataset) -> _Window | _Table | None:
     """The VOI LUT, else the first window that means anything; None where there is neither."""
     table = about.get("VOILUTSequence")
-    return _table(table[0]) if table else _window(about)
+    return _table(table[0], about) if table else _window(about)
 
 
-def _table(item: Dataset) -> _Table:
+def _table(item: Dataset, about: Dataset) -> _Table:
+    """What the sequence's item holds; `about` says in which order the file's words have their bytes."""
     count, first, bits = (int(entry) for entry in item.LUTDescriptor)
     count, raw = count or 2**16, item.LUTData
-    entries = np.frombuffer(raw, np.uint8 if len(raw) < 2 * count else "<u2") if isinstance(raw, bytes) else raw
-    entries = np.asarray(entries, np.float64)[:count]
+    if isinstance(raw, bytes):  # words, which hold two entries each where these are of 8 bits
+        big = about.file_meta.get("TransferSyntaxUID") == ExplicitVRBigEndian
+        words = np.frombuffer(raw, ">u2" if big else "<u2").astype("<u2")
+        raw = words.view(np.uint8) if 2 * len(words) < 2 * count else words
+    entries = np.asarray(raw, np.int64)[:count]
     if not entries.size:
         raise Unusable("undecodable")
     return _Table(first, bits, entries.tobytes())

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,7 +88,7 @@ def _stamps(file: str) -> list[object]:
 
 
 def _volume(file: str, how: How) -> Volume:
-    if Path(file).is_dir():
+    if os.path.isdir(file):  # noqa: PTH112  # a Path's raises where it may not look, or the name is too long
         from cxrtl.data.images import series
 
         return series.volume(file, how)

@@ -82,7 +82,7 @@ def build(data: Data, key: bytes) -> Manifest:
     funnel.take_split(cohort)
     funnel.take_view(cohort)
     funnel.take_labelled(cohort)
-    places = _places(root)
+    places = _places(root, set(table["Image Index"]))
     funnel.frame["image"] = [places.get(name, name) for name in funnel.frame["name"]]
     funnel.take_present(root)
     funnel.draw(cohort)
@@ -119,15 +119,15 @@ def _split(root: Path, names: pd.Series[str]) -> list[str]:
     return [part.get(name, "") for name in names]
 
 
-def _places(root: Path) -> dict[str, str]:
-    """Image name → path below `root`, in `images*` and the folders in them."""
+def _places(root: Path, wanted: set[str]) -> dict[str, str]:
+    """Each of `wanted` that is there → path below `root`, in `images*` and the folders in them."""
     places: dict[str, str] = {}
     twice = 0
     for top in sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name.startswith("images")):
         for folder, _, files in os.walk(root / top):
-            for name in files:
+            for name in wanted.intersection(files):
                 twice += name in places
                 places.setdefault(name, (Path(folder) / name).relative_to(root).as_posix())
     if twice:
-        raise ManifestError(f"{twice} file name(s) occur in two of the image folders of data.path: keep one copy")
+        raise ManifestError(f"{twice} image name(s) occur in two of the image folders of data.path: keep one copy")
     return places

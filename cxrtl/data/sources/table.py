@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -30,14 +31,14 @@ def build(data: Data, key: bytes) -> Manifest:
 
     Raises:
         ManifestError: the table cannot be read, lacks a column, or holds blank labels or paths, paths that leave its
-            folder, an image twice, patients known only in part, labels of a multilabel task that
-            are none of 1, 0 and blank, attributes that do not fit, or not the classes that the task needs.
+            folder, an image twice, a file of two patients, patients known only in part, labels of a multilabel task
+            that are none of 1, 0 and blank, attributes that do not fit, or not the classes that the task needs.
     """
     path = expand(data.path)
     table = _read(path, data.path)
     columns = data.image_columns or (data.image_column,)
     masks = (data.mask_column,) if data.structures else ()
-    _require(table, [*columns, *masks, *_label_columns(data), *data.kept_columns], data.path)
+    _require(table, [*columns, *masks, *_label_columns(data), *data.kept_columns, *_named(data)], data.path)
     _refuse_identifying(data)
     files = [_paths(_text(table, column), column) for column in (*columns, *masks)]
     at = _slices(table, data)
@@ -45,16 +46,19 @@ def build(data: Data, key: bytes) -> Manifest:
     extras = {name: _extra(table[name]) for name in data.kept_columns}
     extras |= {name: attributes.of_column(name, _text(table, name), key) for name in named}
     root = path.parent.resolve()
+    patients = _optional(table, data.patient_column)
     rows = Rows(
         images=_identities(files[: len(columns)], at),
         labels=_labels(table, data),
         paths=_places(root, files, at, data),
-        patients=_optional(table, data.patient_column),
+        patients=patients,
         studies=_studies(table, data, files[: len(columns)]),
         extras=extras,
         findings={name: _stated(table, name) for name in data.label_columns},
     )
-    return to_manifest(rows, key, data)
+    made = to_manifest(rows, key, data)
+    _refuse_shared(files[: len(columns)], patients)
+    return made
 
 
 def _studies(table: pa.Table, data: Data, files: list[list[str]]) -> list[str]:
@@ -70,6 +74,25 @@ def _studies(table: pa.Table, data: Data, files: list[list[str]]) -> list[str]:
         text or ("" if single else named[group])
         for text, group, single in zip(stated, groups.tolist(), alone, strict=True)
     ]
+
+
+def _refuse_shared(files: list[list[str]], patients: list[str]) -> None:
+    """No file shows two people: slices of one would lie on both sides of a fold."""
+    if not any(patients):
+        return
+    rows = pd.DataFrame({"group": together(*files), "patient": patients})
+    shared = int((rows.groupby("group")["patient"].nunique() > 1).sum())
+    if shared:
+        raise ManifestError(
+            f"{shared} image file(s), or groups that share files, are listed under several patients each: let the "
+            "patient column hold the same for all rows of a file"
+        )
+
+
+def _named(data: Data) -> list[str]:
+    """Columns that need not be there under their usual names, but were given others."""
+    optional = ["patient_column", "study_column", *(["slice_column"] if data.slices else [])]
+    return [name for key in optional if (name := getattr(data, key)) != Data.model_fields[key].default]
 
 
 def _label_columns(data: Data) -> list[str]:
@@ -159,7 +182,7 @@ def _require(table: pa.Table, columns: list[str], typed: str) -> None:
     if missing:
         raise ManifestError(
             f"label table {typed!r} lacks the column(s) {missing} among its {table.num_columns}: is its first line a "
-            "header? Set data.image_column, data.label_column and data.keep_columns to what stands there."
+            "header? Set data.image_column and all others of data that name columns to what stands there."
         )
 
 

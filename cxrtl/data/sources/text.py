@@ -16,6 +16,10 @@ from cxrtl.errors import ManifestError
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error, pd.errors.ParserWarning)  # what `read_text` raises
 
 
+class RepeatedError(ValueError):
+    """Two columns have the same name."""
+
+
 def read_text(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
     """All cells as text, "" where blank; `.gz` is read compressed. Raises one of `UNREADABLE`."""
     with warnings.catch_warnings():
@@ -24,20 +28,26 @@ def read_text(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
         frame = pd.read_csv(
             path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False, usecols=columns
         )
-    _refuse_short(path)  # pandas fills those up with blanks
+    _check(path)
     return frame
 
 
-def _refuse_short(path: Path) -> None:
-    """Raises ParserError for rows of fewer cells than the header; lines without any are none."""
+def _check(path: Path) -> None:
+    """What pandas lets pass. Raises ParserError for rows of fewer cells than the header, which it fills up with blanks
+    (lines without any are none), and RepeatedError for two columns of one name, of which it renames the second."""
     opened = gzip.open if path.name.lower().endswith(".gz") else open
     try:
         with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-            header, *_ = widths = [len(row) for row in csv.reader(file) if "".join(row).strip() or len(row) > 1]
+            rows = (row for row in csv.reader(file) if "".join(row).strip() or len(row) > 1)
+            header = next(rows)
+            shortest = min(map(len, rows), default=len(header))
     except csv.Error:
         raise pd.errors.ParserError from None
-    if min(widths) < header:
+    if shortest < len(header):
         raise pd.errors.ParserError
+    names = [name for cell in header if (name := cell.strip())]
+    if len(set(names)) < len(names):
+        raise RepeatedError
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -77,6 +87,8 @@ def why_unreadable(error: Exception) -> str:
         return "it is not UTF-8 text"
     if isinstance(error, pd.errors.EmptyDataError):
         return "it is empty"
+    if isinstance(error, RepeatedError):
+        return "two of its columns have the same name: rename one"
     if isinstance(error, pd.errors.ParserError | pd.errors.ParserWarning):
         return "its rows do not all have as many cells as the header"
     return (isinstance(error, OSError) and error.strerror) or "it is damaged"
