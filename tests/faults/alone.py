@@ -1,7 +1,7 @@
 """A study in one process, without Ray: the same code from an experiment to its report, in a second or two.
 
-`stand_in` puts something plain in place of each call of Ray's that a study makes, of the timed steps, and of the
-threads that train and save: a forked process has no threads of its parent's.
+`stand_in` puts something plain in place of each call of Ray's that a study makes, of the timed steps, and of the thread
+that saves. `here` is for what forks, in place of the threads that train: a child has none of its parent's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import nn
 
 from cxrtl.data import shards
 from cxrtl.errors import TrialError
-from cxrtl.learn import backbones, devices, vision
+from cxrtl.learn import backbones, vision
 from cxrtl.orchestrate import cluster, fold, group, growth, probe, sweep
 from cxrtl.orchestrate.writer import Writer
 from cxrtl.records import Plan, Prepared
@@ -74,7 +74,7 @@ class AtOnce(Writer):
         self.wait()
 
 
-def _here(job: Callable[[], Any]) -> Future[Any]:
+def here(job: Callable[[], Any]) -> Future[Any]:
     done: Future[Any] = Future()
     try:
         done.set_result(job())
@@ -170,7 +170,6 @@ def stand_in(put: Callable[[Any, str, Any], None] = setattr) -> None:
     put(ray, "remote", lambda **_: lambda work: SimpleNamespace(remote=work))
     put(cluster, "connect", _connect)
     put(probe.Prober, "time", lambda *_: probe.Probe("cpu", "", "fp32", 0.01, 1000))
-    put(devices, "beside", _here)
     put(fold, "Writer", AtOnce)
     put(sweep, "run", _train)
 

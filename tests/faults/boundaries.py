@@ -96,9 +96,11 @@ class Study:
     """Images to shards, folds, plan, features, a flat file, two trials."""
 
     def __init__(self, work: Path) -> None:
+        from cxrtl.learn import devices
         from tests.faults import alone
 
         alone.stand_in()
+        devices.beside = alone.here
         self.toml, self.calm = alone.begin(work), work / "calm"
 
     def attempt(self, home: Path) -> None:
