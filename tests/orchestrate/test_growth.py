@@ -139,8 +139,9 @@ def test_steps_are_timed_on_the_nodes_that_are_there(tmp_path: Path, monkeypatch
 
     timer = SimpleNamespace(time=SimpleNamespace(remote=step))
     fake = SimpleNamespace(put=lambda it: it, get=lambda it: it)
-    fake.remote = lambda **_: lambda _: SimpleNamespace(remote=lambda: timer)
+    fake.remote = lambda **_: lambda _: SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: timer))
     monkeypatch.setattr(probe, "ray", fake)
+    monkeypatch.setattr(probe, "_reserve", lambda _, count: SimpleNamespace(bundle_specs=[{}] * count))
     fake.exceptions = SimpleNamespace(RayTaskError=KeyError, RayError=OSError)
     there, made = [Node(2, 0), Node(8, 1), Node(8, 1)], test_plan.experiment(budgets=[10])
     prober = Prober({"a": None, "b": None}, test_plan.phantom(tmp_path), {}, {}, there)
