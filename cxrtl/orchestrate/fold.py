@@ -49,7 +49,7 @@ def fold_trial(config: dict[str, Any], images: ray.data.Dataset, shared: tuple[A
     What an earlier try finished, whose process was lost before Tune heard of it, is not done again.
     """
     job: Job = ray.get(shared[0])
-    trials = [job.trials[name] for name in config["trials"]]
+    trials = [job.trials[name] for name in config["trials"].split()]
     try:
         for trial in trials:
             storage.pull(job.run.trial(trial))

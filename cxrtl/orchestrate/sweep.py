@@ -12,6 +12,7 @@ import ray.data
 from ray import tune
 from ray.exceptions import RayTaskError
 from ray.tune.execution import class_cache
+from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from cxrtl import storage
 from cxrtl.errors import TrialError, last_line
@@ -53,7 +54,7 @@ class Deaths(tune.Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if _announced(_error(trial)):
             return
-        names: list[str] = trial.config["trials"]
+        names: list[str] = trial.config["trials"].split()
         kept = sum(self._kept(self.job.trials[name]) for name in names)
         before, deaths = self.seen.get(names[0], (0, 0))
         deaths = 1 if kept > before else deaths + 1
@@ -135,18 +136,21 @@ def schedule(
     verbose: bool = False,
     deaths: Deaths | None = None,
 ) -> tune.ResultGrid:
-    """Run `trainable` once for each of `runs`, which it finds in its config under `trials`, in their order, `at_once`
-    of them; a process that has ended one takes the next. `needs`: what each takes, by resource. One whose process dies
-    is run again where there is somebody to count `deaths`, who may stop it all."""
+    """Run `trainable` once for each of `runs`, whose names it finds in its config under `trials`, parted by spaces, in
+    their order, `at_once` of them; a process that has ended one takes the next. `needs`: what each takes, by resource.
+    One whose process dies is run again where there is somebody to count `deaths`, who may stop it all."""
+    # not as a grid, all of whose values Tune copies for each of them
+    points = BasicVariantGenerator([{"trials": " ".join(names)} for names in runs], max_concurrent=at_once)
     with tempfile.TemporaryDirectory(prefix="cxrtl-tune-") as scratch:
         return tune.Tuner(
             tune.with_resources(trainable, dict(needs)),
-            param_space={"trials": tune.grid_search([list(names) for names in runs])},
+            param_space={"trials": ""},
             tune_config=tune.TuneConfig(
                 reuse_actors=True,
-                max_concurrent_trials=at_once,
-                trial_name_creator=lambda trial: "+".join(trial.config["trials"]),
-                trial_dirname_creator=lambda trial: trial.config["trials"][0].replace("/", "-"),
+                search_alg=points,
+                num_samples=len(runs),
+                trial_name_creator=lambda trial: "+".join(trial.config["trials"].split()),
+                trial_dirname_creator=lambda trial: trial.config["trials"].split()[0].replace("/", "-"),
             ),
             run_config=tune.RunConfig(
                 name="trials",

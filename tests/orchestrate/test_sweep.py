@@ -37,7 +37,7 @@ class Dying:
         self.folder = root / TRIAL.folder
         self.folder.mkdir(parents=True)
         self.error: Exception = RayActorError()
-        self.trial = Staged("Dying", stub=True, config={"trials": [TRIAL.name]})
+        self.trial = Staged("Dying", stub=True, config={"trials": TRIAL.name})
         self.trial.local_path = str(root)
 
     def die(self) -> None:
