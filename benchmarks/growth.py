@@ -8,9 +8,9 @@ Ray's object store included, sampled twice a second. One thing grows at a time, 
 `growth.md` and `growth.png` into FOLDER, with the slope of each line: a least-squares fit of seconds, and of memory,
 against what grows (image size: against the pixels of the whole set).
 
-The parts. `prepare`: drawing and writing. `look`: duplicates, look-alikes, what borders and size alone say. `train`:
-reading images into the folds, training, scoring each image once an arm, saving. `report`: intervals, tests, figures.
-`start`: all else, Python, Ray, the probe; nothing that grows should be in it.
+The parts. `prepare`: Ray's start, drawing and writing. `look`: duplicates, look-alikes, shortcuts.
+`train`: reading images into the folds, training, scoring each image once an arm, saving. `report`: intervals, tests,
+figures. `start`: all else, such as Python, labels, folds, the probe.
 """
 
 from __future__ import annotations
