@@ -39,6 +39,7 @@ GRIDS = {
 }
 QUICK = {"images": (500, 2000), "folds": (2, 4), "arms": (1, 3), "size": (32, 64)}
 PARTS = {"preparing": "prepare", "looking": "look", "training": "train", "ended": "report"}  # first words in the log
+SECONDS = (*PARTS.values(), "start")
 SMALL = {"folds": {"images": 500, "size": 32}, "arms": {"images": 200, "size": 32}, "size": {"images": 400}}
 UNITS = {"images": "image", "folds": "fold", "arms": "arm", "size": "megapixel"}
 
@@ -116,7 +117,7 @@ def draw(path: Path, found: dict[str, list[tuple[dict[str, int], dict[str, float
     figure, axes = plt.subplots(2, len(found), figsize=(3 * len(found), 5), layout="constrained")
     for (what, rows), (above, below) in zip(found.items(), axes.T, strict=True):
         x = [point[what] for point, _ in rows]
-        for name in (*PARTS.values(), "start"):
+        for name in SECONDS:
             above.plot(x, [each[name] for _, each in rows], marker="o", label=name)
         below.plot(x, [each["memory"] for _, each in rows], marker="o", color="black")
         below.set_xlabel("image size, px" if what == "size" else what)
@@ -134,8 +135,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two small points of each")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    seconds = (*PARTS.values(), "start")
-    heads = ["grows", "images", "folds", "arms", "px", *(f"{name}, s" for name in seconds), "peak, MiB"]
+    heads = ["grows", "images", "folds", "arms", "px", *(f"{name}, s" for name in SECONDS), "peak, MiB"]
     found: dict[str, list[tuple[dict[str, int], dict[str, float]]]] = {}
     notes, lines = [], [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for what, values in (QUICK if args.quick else GRIDS).items():
@@ -144,7 +144,7 @@ def main() -> None:
             point = {**BASE, **SMALL.get(what, {}), what: value}
             each = measure(point)
             rows.append((point, each))
-            numbers = " | ".join(f"{each[name]:.1f}" for name in seconds) + f" | {each['memory']:.0f} |"
+            numbers = " | ".join(f"{each[name]:.1f}" for name in SECONDS) + f" | {each['memory']:.0f} |"
             lines.append(f"| {what} | " + " | ".join(f"{point[name]}" for name in BASE) + f" | {numbers}")
             print(lines[-1], flush=True)
         notes.append(f"- {slopes(what, rows)}")

@@ -172,15 +172,13 @@ def _reserve(share: Share, count: int) -> PlacementGroup:
     """Room for `count` processes, for all of them at once: two runs that each held some of the GPUs and waited for the
     rest would wait for ever. For fewer where there is none, as others use them; for one as long as it takes."""
     each = {"CPU": float(share.cpus), "GPU": share.gpus}
-    while True:
-        group: PlacementGroup = placement_group([each] * count)
-        ready = group.wait(_ROOM_WITHIN)
-        while count == 1 and not ready:
-            ready = group.wait(_ROOM_WITHIN)
-        if ready:
-            return group
-        remove_placement_group(group)
-        count //= 2
+    group: PlacementGroup = placement_group([each] * count)
+    while not group.wait(_ROOM_WITHIN):
+        if count > 1:
+            remove_placement_group(group)
+            count //= 2
+            group = placement_group([each] * count)
+    return group
 
 
 def _rate(share: Share, probe: Probe) -> float:

@@ -54,7 +54,7 @@ class Deaths(tune.Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if _announced(_error(trial)):
             return
-        names: list[str] = trial.config["trials"].split()
+        names = _names(trial)
         kept = sum(self._kept(self.job.trials[name]) for name in names)
         before, deaths = self.seen.get(names[0], (0, 0))
         deaths = 1 if kept > before else deaths + 1
@@ -71,6 +71,12 @@ class Deaths(tune.Callback):
         storage.pull(self.job.run.trial(trial))
         done = self.job.run.result(trial, self.job.hashes[trial.arm])
         return trial.budgets[-1] if done else state.reached(self.job.run.trial(trial))
+
+
+def _names(trial: Any) -> list[str]:
+    """Which of the job's trials it runs; `schedule` wrote them down."""
+    names: list[str] = trial.config["trials"].split()
+    return names
 
 
 def _error(trial: Any) -> Exception | None:
@@ -149,8 +155,8 @@ def schedule(
                 reuse_actors=True,
                 search_alg=points,
                 num_samples=len(runs),
-                trial_name_creator=lambda trial: "+".join(trial.config["trials"].split()),
-                trial_dirname_creator=lambda trial: trial.config["trials"].split()[0].replace("/", "-"),
+                trial_name_creator=lambda trial: "+".join(_names(trial)),
+                trial_dirname_creator=lambda trial: _names(trial)[0].replace("/", "-"),
             ),
             run_config=tune.RunConfig(
                 name="trials",

@@ -25,6 +25,7 @@ name = "mine"
 source = "phantom"
 positive = "effusion"
 """
+MIMIC = ["data.source=mimic", "data.path=/m", "data.tables=jpg", "data.cohort.finding=Edema"]
 
 
 def experiment(extra: str = "", *overrides: str) -> config.Experiment:
@@ -158,9 +159,6 @@ def test_too_much_to_upload_names_what_is_largest(tmp_path: Path, monkeypatch: p
     Path("scan.dcm").write_bytes(bytes(5 * 2**20))
     with pytest.raises(ConfigError, match=r"takes \d+ MiB, Ray allows 4\. Largest: scan\.dcm \(5 MiB\)"):
         submit.submit(Client(), Wish(experiment(), bring=(Path("scan.dcm"),)))
-
-
-MIMIC = ["data.source=mimic", "data.path=/m", "data.tables=jpg", "data.cohort.finding=Edema"]
 
 
 @pytest.mark.parametrize(
