@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+from cxrtl import versions
 from cxrtl.config import refuse_secret
 from cxrtl.errors import ConfigError, DamagedError, RunError
 from cxrtl.parts import part_of
@@ -85,10 +86,10 @@ class Store:
         return any(path.relative_to(self.root).match(pattern) for pattern in LOCAL)
 
     def put(self, file: Path, path: Path) -> None:
-        stamp, there = _stamp(file), self.there(path)
+        stamp, there = versions.here(file), self.there(path)
         with faults(self.name(path)):
             self.write(there, partial(self.files.put_file, str(file)))
-            version = _version(self.files.info(there))
+            version = versions.stored(self.files.info(there))
         self._note(path, version, stamp)
 
     def write(self, there: str, put: Callable[[str], None]) -> None:
@@ -119,7 +120,7 @@ class Store:
 
     def bring(self, path: Path, info: Mapping[str, Any], seen: str) -> None:
         """Fetch the file that `info` speaks of, unless it is here; not over one that is no longer as it was `seen`."""
-        version, noted, stamp = _version(info), self.noted(path), _stamp(path)
+        version, noted, stamp = versions.stored(info), self.noted(path), versions.here(path)
         if version and noted[:1] == [version] and (noted[1:] == [stamp] or (stamp and path.match(GROWING))):
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,15 +128,15 @@ class Store:
         try:
             with faults(self.name(path)), suppress(FileNotFoundError):  # deleted since it was listed
                 self.files.get_file(self.there(path), str(part))
-            if part.exists() and _stamp(path) == seen:
-                self._note(path, version, _stamp(part))
+            if part.exists() and versions.here(path) == seen:
+                self._note(path, version, versions.here(part))
                 part.replace(path)
         finally:
             part.unlink(missing_ok=True)
 
     def drop(self, path: Path, seen: str) -> None:
         """Delete here what was at the storage once and is not now, unless it is no longer as it was `seen`."""
-        if self.noted(path) and _stamp(path) == seen:
+        if self.noted(path) and versions.here(path) == seen:
             path.unlink(missing_ok=True)
 
     def noted(self, path: Path) -> list[str]:
@@ -218,7 +219,7 @@ def send(folder: Path) -> None:
     """Push what in `folder` is not at the storage as it is here: files that others than `rundir` write."""
     if store := at(folder):
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and not store.is_local(path) and store.noted(path)[1:] != [_stamp(path)]:
+            if path.is_file() and not store.is_local(path) and store.noted(path)[1:] != [versions.here(path)]:
                 store.put(path, path)
 
 
@@ -255,7 +256,9 @@ def pull(folder: Path, names: Collection[str] = ()) -> None:
     store = at(folder)
     if store is None:
         return
-    here = {path: _stamp(path) for path in folder.rglob("*") if path.is_file()}  # first: what changes later is newer
+    here = {
+        path: versions.here(path) for path in folder.rglob("*") if path.is_file()
+    }  # first: what changes later is newer
     listed = store.listing(folder)
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         wanted = [path for path in listed if not names or path.name in names]
@@ -268,7 +271,7 @@ def pull(folder: Path, names: Collection[str] = ()) -> None:
 def fetch(path: Path) -> None:
     """`pull` for one file."""
     if store := at(path):
-        seen, info = _stamp(path), None
+        seen, info = versions.here(path), None
         with faults(store.name(path)), suppress(FileNotFoundError):
             info = store.files.info(store.there(path))
         if info:
@@ -286,20 +289,3 @@ def faults(where: str) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         number = getattr(error, "errno", None) or errno.EIO
         raise OSError(number, re.sub(r"\s+", " ", reason).strip(), where) from error
-
-
-def _version(info: Mapping[str, Any]) -> str:
-    """What changes whenever a file at the storage does; "" where it cannot be told."""
-    for key in ("ETag", "etag", "mtime", "created", "LastModified", "last_modified"):
-        if found := info.get(key):
-            return f"{found.timestamp() if hasattr(found, 'timestamp') else found} {info['size']}"
-    return ""
-
-
-def _stamp(path: Path) -> str:
-    """What changes whenever a file here does; "" where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return ""
-    return f"{found.st_size} {found.st_mtime_ns}"

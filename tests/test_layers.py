@@ -17,7 +17,7 @@ LAYERS = [
     ("trials",),
     ("records",),
     ("predictions",),
-    ("parts",),
+    ("parts", "versions"),
     ("interrupt",),
     ("storage",),
     ("lease",),
@@ -33,7 +33,7 @@ LAYERS = [
     ("verbs", "weights_cli", "submit_cli"),
     ("cli",),
 ]
-NO_TORCH_NO_RAY = ["errors", "config", "trials", "records", "predictions", "parts", "interrupt"]
+NO_TORCH_NO_RAY = ["errors", "config", "trials", "records", "predictions", "parts", "versions", "interrupt"]
 NO_TORCH_NO_RAY += ["storage", "lease", "rundir", "evaluate", "report"]
 
 
