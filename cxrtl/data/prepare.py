@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,8 +26,9 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import ray.data
-from ray.data._internal.execution.resource_manager import ResourceManager
+from ray.data import ExecutionResources
 from ray.exceptions import RayError
+from ray.util.annotations import RayDeprecationWarning
 
 from cxrtl import rundir, storage
 from cxrtl.config import Data
@@ -36,7 +37,7 @@ from cxrtl.data.attributes import site_key
 from cxrtl.data.ids import load_key
 from cxrtl.data.images import REASONS, How
 from cxrtl.data.prepared import DATASET, open_prepared, read_index, shard_paths, write_description
-from cxrtl.data.shards import Layout, Shard, extra_types, make_shard, shard_name, slices
+from cxrtl.data.shards import Layout, Shard, extra_types, make_shards, shard_name, slices
 from cxrtl.data.sources.common import LISTED
 from cxrtl.errors import ManifestError, PreparedError, SkippedError
 from cxrtl.records import FlowStep, Manifest, Prepared, label_columns
@@ -64,7 +65,7 @@ def prepare(manifest: Manifest, data: Data, out: Path, *, on_progress: Progress 
     with rundir.RunDir(out).lock():
         try:
             private.write_identities(manifest, out)
-            shards = _make_shards(manifest, how, out, on_progress)
+            shards = _all_shards(manifest, how, out, on_progress)
             _write_skipped(shards, out)
         except OSError as error:
             raise _cannot_write(out, error.strerror) from None
@@ -84,7 +85,7 @@ def how_of(manifest: Manifest, data: Data) -> How:
     return How(data.image_size, **decoding, structures=len(data.structures), attributes=attributes, site_key=key)
 
 
-def _make_shards(manifest: Manifest, how: How, out: Path, on_progress: Progress | None) -> list[Shard]:
+def _all_shards(manifest: Manifest, how: How, out: Path, on_progress: Progress | None) -> list[Shard]:
     folder = out / "shards"
     folder.mkdir(exist_ok=True)
     storage.remove(out / DATASET)
@@ -118,20 +119,20 @@ def _remove_others(folder: Path, count: int) -> None:
 
 
 def _stream(pieces: list[str], layout: Layout) -> Iterator[tuple[int, Shard]]:
-    """Run `make_shard` on every slice, as CPUs come free; yields in the order of completion."""
+    """Run `make_shards` on runs of slices, as CPUs come free; yields in the order of completion."""
+    cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
     items = [
-        {"numbers": list(numbers), "pieces": [pieces[k] for k in numbers]}
-        for numbers in shares(len(pieces), int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+        {"numbers": list(numbers), "pieces": [pieces[k] for k in numbers]} for numbers in shares(len(pieces), cpus)
     ]
-    with _ray_data():
+    with _ray_data(cpus):
         rows = ray.data.from_items(items, override_num_blocks=len(items))
-        made = rows.flat_map(partial(_tasks, layout=layout), num_cpus=1)
+        made = rows.flat_map(partial(_task, layout=layout), num_cpus=1)
         try:
             for row in made.iter_rows():
                 if row["write_fault"]:
-                    raise _cannot_write(Path(layout.folder), row["write_fault"], shard_name(row["number"]))
+                    raise _cannot_write(Path(layout.folder), row["write_fault"], row["file"])
                 if row["fault"]:
-                    raise PreparedError(f"{shard_name(row['number'])} could not be made: {row['fault']}. {_REPORT}")
+                    raise PreparedError(f"a shard could not be made: {row['fault']}. {_REPORT}")
                 yield row["number"], Shard(**json.loads(row["shard"]))
         except RayError as error:
             raise PreparedError(
@@ -141,61 +142,58 @@ def _stream(pieces: list[str], layout: Layout) -> Iterator[tuple[int, Shard]]:
 
 
 def shares(slices: int, cpus: int) -> list[range]:
-    """Runs of slices, a task each: three quarters of what is left, in equal parts for all CPUs, and so on to single
-    ones. Ray Data sees that a task has ended a tenth of a second or two later, as long as a slice of small images
-    takes: so few tasks, and small ones at the end, where CPUs would wait for each other.
-    """
+    """Runs of slices, a task each: half of what is left, in equal parts for all CPUs, and so on to single ones, so that
+    few tasks do most, and no CPU waits long for another's at the end."""
     found: list[range] = []
     begin = 0
     while begin < slices:
-        size = max(1, math.ceil(0.75 * (slices - begin) / cpus))
+        size = max(1, (slices - begin) // (2 * cpus))
         for first in range(begin, min(begin + size * cpus, slices), size):
             found.append(range(first, min(first + size, slices)))
         begin = found[-1].stop
     return found
 
 
-def _tasks(row: dict[str, Any], layout: Layout) -> Iterator[dict[str, Any]]:
+def _task(row: dict[str, Any], layout: Layout) -> Iterator[dict[str, Any]]:
     """A run of slices in a Ray worker, each told of as it is done. One whose worker dies starts again, and finds what
-    is made."""
-    for number, piece in zip(row["numbers"], row["pieces"], strict=True):
-        made = _task(int(number), str(piece), layout)
-        yield made
-        if not made["shard"]:
-            return  # the driver will stop all
-
-
-def _task(number: int, piece: str, layout: Layout) -> dict[str, Any]:
-    """One slice. Faults come back as text: Ray would log a raised one, with the slice's paths."""
-    shard = write_fault = fault = ""
+    is made. Faults come back as text, the last of the run: Ray would log a raised one, with the slice's paths."""
+    told = {"number": -1, "shard": "", "file": "", "write_fault": "", "fault": ""}
     try:
-        shard = json.dumps(asdict(make_shard(number, piece, layout)))
+        for number, shard in make_shards(zip(row["numbers"], row["pieces"], strict=True), layout):
+            yield {**told, "number": number, "shard": json.dumps(asdict(shard))}
     except OSError as error:
-        write_fault = error.strerror or type(error).__name__
+        file = Path(error.filename or "a shard").name
+        yield {**told, "file": file, "write_fault": error.strerror or type(error).__name__}
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
-        fault = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
-    return {"number": number, "shard": shard, "write_fault": write_fault, "fault": fault}
+        yield {**told, "fault": f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"}
 
 
 @contextmanager
-def _ray_data() -> Iterator[None]:
-    """No progress bars, execution plans or warnings on the console; each row as it comes, for the progress; and all
-    CPUs from the beginning: Ray Data asks what there is in passing, and looks at the answer a second later."""
+def _ray_data(cpus: int) -> Iterator[None]:
+    """No progress bars, execution plans or warnings on the console; each row as it comes, for the progress; and a task
+    more a CPU than there is room for: Ray runs it as soon as one has ended, which Ray Data sees some tenths of a second
+    later. Ray Data also counts the cluster's CPUs a second after its beginning, and until then takes them for none."""
     context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
     quiet = {"enable_progress_bars": False, "print_on_execution_start": False, "target_max_block_size": 1}
-    ours: list[tuple[Any, str, float]] = [(context, name, value) for name, value in quiet.items()]
-    ours.append((ResourceManager, "GLOBAL_LIMITS_UPDATE_INTERVAL_S", 0.02))
+    ours: list[tuple[Any, str, Any]] = [(context, name, value) for name, value in quiet.items()]
+    if hasattr(context.execution_options, "exclude_resources"):  # Ray means to take it away
+        ours.append((context.execution_options, "exclude_resources", ExecutionResources(cpu=-cpus)))
     before, level = [(where, name, getattr(where, name)) for where, name, _ in ours], logger.level
     logger.setLevel(logging.ERROR)
     try:
-        for where, name, value in ours:
-            setattr(where, name, value)
+        _set(ours)
         yield
     finally:
-        for where, name, value in before:
-            setattr(where, name, value)
+        _set(before)
         logger.setLevel(level)
+
+
+def _set(values: list[tuple[Any, str, Any]]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        for where, name, value in values:
+            setattr(where, name, value)
 
 
 def _write_skipped(shards: list[Shard], out: Path) -> None:

@@ -4,14 +4,16 @@
                                 segmentation, `mask`; decoded images only
     shards/part-00000.json      written after it: sha256, what it was made from, and which images were skipped
 
-No Ray here: `make_shard` runs in any process. It knows file paths and never writes or returns them.
+No Ray here: `make_shards` runs in any process. It knows file paths and never writes or returns them.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ import pyarrow.parquet as pq
 
 from cxrtl import rundir, storage
 from cxrtl.data import private, refused
-from cxrtl.data.images import Decoded, How, Unusable
+from cxrtl.data.images import How, Unusable
 from cxrtl.data.images.guard import Answer, decode_all
 from cxrtl.data.images.rules import file_paths
 from cxrtl.errors import DamagedError
@@ -117,39 +119,88 @@ def shard_name(number: int) -> str:
     return f"part-{number:05d}.parquet"
 
 
-def make_shard(number: int, text: str, layout: Layout) -> Shard:
-    """Decode slice `number`, `text` from `private.hide`, into its shard, unless an intact one made from the same files
-    is there, and what was refused for a reason that may pass (see `refused`) still is.
+def make_shards(pieces: Iterable[tuple[int, str]], layout: Layout) -> Iterator[tuple[int, Shard]]:
+    """Decode slices, a number and a text from `private.hide` each, into their shards; yields each as it is written.
+
+    An intact one made from the same files stands, where what was refused for a reason that may pass (see `refused`)
+    still is. The next files are decoded while a shard is written, so `pieces` is read somewhat ahead.
 
     Raises:
-        OSError: the shard or its ledger cannot be written, or the slice cannot be read.
+        OSError: a shard or its ledger cannot be written, or a slice cannot be read.
     """
-    piece = json.loads(private.reveal(text))
-    layout = replace(layout, how=replace(layout.how, site_key=piece.get("site_key", layout.how.site_key)))
-    path = Path(layout.folder, shard_name(number))
-    made_from = _made_from(piece, layout)
+    begun: deque[_Slice] = deque()
+    todo = (_Slice.of(number, text, layout) for number, text in pieces)
+    first = next(todo, None)
+    if not first:
+        return
+
+    def paths() -> Iterator[str]:
+        for piece in itertools.chain([first], todo):
+            begun.append(piece)
+            if not piece.made:
+                yield from piece.columns["path"]
+
+    answers = decode_all(paths(), first.how)
+    answer = next(answers, None)
+    while begun:
+        piece = begun.popleft()
+        if piece.made:
+            yield piece.number, piece.made
+            continue
+        assert answer
+        own = itertools.chain([answer], itertools.islice(answers, len(piece.columns["path"]) - 1))
+        yield piece.number, _make(piece, own, layout)
+        answer = next(answers, None)
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """`first` is the position of its first row; `made`, its shard where that stands."""
+
+    number: int
+    first: int
+    columns: dict[str, list[Any]]
+    how: How
+    path: Path
+    made_from: str
+    made: Shard | None
+
+    @classmethod
+    def of(cls, number: int, text: str, layout: Layout) -> _Slice:
+        read = json.loads(private.reveal(text))
+        how = replace(layout.how, site_key=read.get("site_key", ""))
+        path = Path(layout.folder, shard_name(number))
+        made_from = _made_from(read, layout)
+        made = _made(path, made_from)
+        if made:
+            paths = dict(zip(read["columns"]["image_id"], read["columns"]["path"], strict=True))
+            made = made if refused.still(paths, made.skipped, how) else None
+        return cls(number, read["first"], read["columns"], how, path, made_from, made)
+
+
+def _made(path: Path, made_from: str) -> Shard | None:
+    """The shard at `path`, where it is intact and made from the same."""
     storage.fetch(path.with_suffix(".json"))
     found = read_ledger(path)
-    if found and found.made_from == made_from:
-        storage.fetch(path)
-    if found and found.made_from == made_from and _intact(path, found):
-        paths = dict(zip(piece["columns"]["image_id"], piece["columns"]["path"], strict=True))
-        if refused.still(paths, found.skipped, layout.how):
-            return found
-    table, answers = _decode(piece, layout)
-    rundir.write_atomic(path, lambda part: _write(part, table))
-    masked = layout.how.structures > 0
+    if not found or found.made_from != made_from:
+        return None
+    storage.fetch(path)
+    intact = path.is_file() and path.stat().st_size == found.bytes and rundir.sha256_file(path) == found.sha256
+    return found if intact else None
+
+
+def _make(piece: _Slice, answers: Iterator[Answer], layout: Layout) -> Shard:
+    table, told = _decode(piece, answers, layout)
+    rundir.write_atomic(piece.path, lambda part: _write(part, table))
     shard = Shard(
-        file=path.name,
-        sha256=rundir.sha256_file(path),
-        bytes=path.stat().st_size,
-        made_from=made_from,
-        hashes=[None if isinstance(answer, Unusable) else answer.content_hash for answer in answers],
-        skipped=_skipped(piece, answers),
-        masks=[None if isinstance(answer, Unusable) else answer.mask_hash for answer in answers] if masked else [],
+        file=piece.path.name,
+        sha256=rundir.sha256_file(piece.path),
+        bytes=piece.path.stat().st_size,
+        made_from=piece.made_from,
         present=_present(table, layout.how.structures),
+        **told,
     )
-    rundir.write_json(path.with_suffix(".json"), asdict(shard))
+    rundir.write_json(piece.path.with_suffix(".json"), asdict(shard))
     return shard
 
 
@@ -160,10 +211,6 @@ def read_ledger(path: Path) -> Shard | None:
         return Shard(**{**raw, "skipped": [(image, reason) for image, reason in raw["skipped"]]})
     except (DamagedError, OSError, TypeError, KeyError, ValueError):
         return None
-
-
-def _intact(path: Path, shard: Shard) -> bool:
-    return path.is_file() and path.stat().st_size == shard.bytes and rundir.sha256_file(path) == shard.sha256
 
 
 def _made_from(piece: dict[str, Any], layout: Layout) -> str:
@@ -185,43 +232,49 @@ def _signature(path: str) -> list[int] | None:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _decode(piece: dict[str, Any], layout: Layout) -> tuple[pa.Table, list[Answer]]:
-    columns: dict[str, list[Any]] = piece["columns"]
-    how, most = layout.how, len(columns["path"])
+def _decode(piece: _Slice, answers: Iterator[Answer], layout: Layout) -> tuple[pa.Table, dict[str, Any]]:
+    """The shard's rows, and what its ledger says of the images."""
+    how, columns, most = layout.how, piece.columns, len(piece.columns["path"])
     pixels, masks = (np.empty((most, size), np.uint8) for size in (how.pixel_bytes, how.mask_bytes))
-    answers: list[Answer] = []
-    kept: list[tuple[int, Decoded]] = []
-    for k, answer in enumerate(decode_all(columns["path"], how)):
-        answers.append(answer)
+    hashes: list[str | None] = []
+    mask_hashes: list[str | None] = []
+    skipped: list[tuple[str, str]] = []
+    kept: list[int] = []
+    sizes: list[tuple[int, int]] = []
+    attributes: list[Mapping[str, str]] = []
+    for k, answer in enumerate(answers):
         if isinstance(answer, Unusable):
+            hashes.append(None)
+            mask_hashes.append(None)
+            skipped.append((columns["image_id"][k], answer.reason))
             continue
         pixels[len(kept)] = answer.pixels.reshape(-1)
         if answer.mask is not None:
             masks[len(kept)] = answer.mask.reshape(-1)
-        kept.append((k, answer))
+        hashes.append(answer.content_hash)
+        mask_hashes.append(answer.mask_hash)
+        kept.append(k)
+        sizes.append((answer.width, answer.height))
+        attributes.append(answer.attributes)
     places = {name: place for place, name in enumerate(layout.classes)}
-    values: dict[str, Any] = {name: [column[k] for k, _ in kept] for name, column in columns.items()}
-    values["row"] = [piece["first"] + k for k, _ in kept]
+    values: dict[str, Any] = {name: [column[k] for k in kept] for name, column in columns.items()}
+    values["row"] = [piece.first + k for k in kept]
     values["target"] = [-1 if how.structures else places.get(label, -1) for label in values["label"]]
-    values["content_hash"] = [image.content_hash for _, image in kept]
-    values |= {name: [(image.width, image.height)[axis] for _, image in kept] for axis, name in enumerate(SIZE_COLUMNS)}
-    values |= {name: [image.attributes.get(name, "") for _, image in kept] for name in how.attributes}
+    values["content_hash"] = [hashes[k] for k in kept]
+    values |= {name: [size[axis] for size in sizes] for axis, name in enumerate(SIZE_COLUMNS)}
+    values |= {name: [found.get(name, "") for found in attributes] for name in how.attributes}
     pictures = {"pixels": pixels[: len(kept)], "mask": masks[: len(kept)]}
     arrays = [
         _fixed(pictures[field.name]) if field.name in PICTURES else pa.array(values[field.name], type=field.type)
         for field in layout.schema
     ]
-    return pa.Table.from_arrays(arrays, schema=layout.schema), answers
+    told = {"hashes": hashes, "skipped": skipped, "masks": mask_hashes if how.structures else []}
+    return pa.Table.from_arrays(arrays, schema=layout.schema), told
 
 
 def _fixed(rows: npt.NDArray[np.uint8]) -> pa.Array:
     """`[N, bytes]` as fixed-size binary, not copied."""
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(rows.shape[1]), len(rows), [None, pa.py_buffer(rows)])
-
-
-def _skipped(piece: dict[str, Any], answers: list[Answer]) -> list[tuple[str, str]]:
-    rows = zip(piece["columns"]["image_id"], answers, strict=True)
-    return [(image_id, answer.reason) for image_id, answer in rows if isinstance(answer, Unusable)]
 
 
 def _present(table: pa.Table, structures: int) -> list[int]:

@@ -29,7 +29,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Preparing calls in this process, one after the other, what Ray's tasks call elsewhere."""
 
     def stream(pieces: list[str], layout: shards.Layout) -> Iterator[tuple[int, shards.Shard]]:
-        return ((number, shards.make_shard(number, piece, layout)) for number, piece in enumerate(pieces))
+        return shards.make_shards(enumerate(pieces), layout)
 
     monkeypatch.setattr("cxrtl.data.prepare._stream", stream)
 

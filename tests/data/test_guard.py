@@ -10,11 +10,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cxrtl.data.images import Decoded, How, Unusable, guard
 from cxrtl.data.images.files import decode_file
 from cxrtl.data.images.guard import Guard, GuardError, decode, decode_all
+from cxrtl.data.images.worker import BATCH, BATCHES
 from tests.data.helpers import save
 
 HOW = How(32, file_seconds=1, memory_mib=1024)
@@ -61,6 +63,15 @@ def files(root: Path, *names: str) -> list[str]:
 
 def told(answers: list[Decoded | Unusable]) -> list[str]:
     return [answer.reason if isinstance(answer, Unusable) else "" for answer in answers]
+
+
+def decoded(count: int) -> None:
+    """Wait for so many answers of this process's guard, taken or not."""
+    for _ in range(1200):
+        if guard._kept and guard._kept._slots.count >= count:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"{count} files were not decoded")
 
 
 class TestFaults:
@@ -121,6 +132,40 @@ class TestFaults:
         first.close()  # type: ignore[attr-defined]
         again = decode(paths[7], HOW)
         assert again.content_hash == decode_file(paths[7], HOW).content_hash
+
+
+class TestAhead:
+    def test_files_are_decoded_while_the_caller_is_busy(self, tmp_path: Path) -> None:
+        """As many as fit, and no path is read that nobody decodes yet."""
+        read: list[str] = []
+        paths = files(tmp_path, *map(str, range(100)))
+        answers = decode_all((read.append(path) or path for path in paths), HOW)
+        next(answers)
+        assert len(read) <= BATCH * (BATCHES + 1)
+        decoded(BATCH * (BATCHES + 1))
+        assert told(list(answers)) == [""] * 99 and read == paths
+
+    def test_answers_stay_their_own_behind_a_slow_caller(self, tmp_path: Path) -> None:
+        """What is decoded ahead overwrites nothing that was not taken."""
+        paths = files(tmp_path, *map(str, range(60)))
+        for k, answer in enumerate(decode_all(paths, HOW)):
+            decoded(min(60, k // BATCH * BATCH + BATCH * (BATCHES + 1)))
+            assert isinstance(answer, Decoded) and np.array_equal(answer.pixels, decode_file(paths[k], HOW).pixels)
+
+    def test_within_another_use(self, tmp_path: Path) -> None:
+        """As where paths come from a generator that looks at other files: each use has its own answers."""
+        paths = files(tmp_path, *map(str, range(30)))
+
+        def looked_at() -> Iterator[str]:
+            for path in paths:
+                assert told(list(decode_all(["/nowhere"], HOW))) == ["missing"]
+                yield path
+
+        list(decode_all(paths[:1], HOW))
+        assert guard._kept and guard._kept._process
+        before = guard._kept._process.pid
+        assert told(list(decode_all(looked_at(), HOW))) == [""] * 30
+        assert guard._kept._process.pid == before
 
 
 class TestLife:

@@ -101,7 +101,13 @@ class TestOnRay:
 
 @pytest.mark.parametrize(
     ("slices", "cpus", "sizes"),
-    [(1, 2, [1]), (3, 2, [2, 1]), (20, 2, [8, 8, 2, 2]), (30, 2, [12, 12, 3, 3]), (9, 4, [2, 2, 2, 2, 1]), (0, 2, [])],
+    [
+        (1, 2, [1]),
+        (3, 2, [1, 1, 1]),
+        (20, 2, [5, 5, 2, 2, 1, 1, 1, 1, 1, 1]),
+        (40, 4, [5, 5, 5, 5, 2, 2, 2, 2, *[1] * 12]),
+        (0, 2, []),
+    ],
 )
 def test_shares(slices: int, cpus: int, sizes: list[int]) -> None:
     found = shares(slices, cpus)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -31,8 +32,9 @@ class Storage:
 
     reason, tried = "unreadable", 0
 
-    def decode_all(self, paths: Sequence[str], how: How) -> Iterator[Answer]:
-        for path, answer in zip(paths, decode_all(paths, how), strict=True):
+    def decode_all(self, paths: Iterable[str], how: How) -> Iterator[Answer]:
+        paths, again = itertools.tee(paths)
+        for path, answer in zip(again, decode_all(paths, how), strict=True):
             third = path.endswith(f"{CANARY}-003.png")
             self.tried += third
             yield Unusable(self.reason) if third and self.reason else answer
@@ -66,7 +68,7 @@ def test_what_takes_long_is_tried_with_a_few_files(monkeypatch: pytest.MonkeyPat
     """A thousand files at half a minute each would take a night before every run."""
     tried: list[str] = []
 
-    def decode_all(paths: Sequence[str], how: How) -> Iterator[Answer]:
+    def decode_all(paths: Iterable[str], how: How) -> Iterator[Answer]:
         for path in paths:
             tried.append(path)
             yield Unusable(path.rstrip("0123456789"))

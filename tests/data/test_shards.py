@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -78,15 +78,16 @@ class TestWorker:
         data = Data(source="phantom", phantom_patients=4, image_size=32)
         manifest = build(data, b"")
         layout = shards.Layout(str(tmp_path), How(32), manifest.classes, {})
-        result = prepare_module._task(0, next(shards.slices(manifest)), layout)
+        row = {"numbers": [0], "pieces": [next(shards.slices(manifest))]}
+        (result,) = prepare_module._task(row, layout)
         assert result["write_fault"] == "No space left on device" and not result["fault"]
 
     def test_fault_in_a_worker_does_not_quote(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        def broken(paths: list[str], how: How) -> None:
-            raise RuntimeError(paths[0])
+        def broken(paths: Iterable[str], how: How) -> None:
+            raise RuntimeError(next(iter(paths)))
 
         monkeypatch.setattr(shards, "decode_all", broken)
         piece = json.dumps({"first": 0, "columns": {"image_id": ["img-1"], "path": [f"/{CANARY}"]}})
         layout = shards.Layout(str(tmp_path), How(32), ("a", "b"), {})
-        result = prepare_module._task(0, piece, layout)
+        (result,) = prepare_module._task({"numbers": [0], "pieces": [piece]}, layout)
         assert result["fault"].startswith("RuntimeError at test_shards.py:") and CANARY not in str(result)

@@ -23,7 +23,7 @@ from cxrtl.data.images import How
 from cxrtl.data.manifest import build
 from cxrtl.data.prepare import _describe
 from cxrtl.data.prepared import shard_paths, write_description
-from cxrtl.data.shards import Layout, extra_types, make_shard, slices
+from cxrtl.data.shards import Layout, extra_types, make_shards, slices
 from cxrtl.learn import weights
 from cxrtl.orchestrate import frozen, ledger, plan
 from cxrtl.orchestrate.fold import FoldRun, Job
@@ -88,7 +88,7 @@ def prepare(experiment: Experiment, out: Path, key: bytes) -> Prepared:
     how = How(data.image_size, **data.decode.model_dump(), structures=len(data.structures))
     (out / "shards").mkdir(parents=True)
     layout = Layout(str(out / "shards"), how, manifest.classes, extra_types(manifest))
-    shards = [make_shard(number, piece, layout) for number, piece in enumerate(slices(manifest))]
+    shards = [shard for _, shard in make_shards(enumerate(slices(manifest)), layout)]
     prepared = _describe(manifest, how, out, shards)
     write_description(prepared, shards)
     return prepared

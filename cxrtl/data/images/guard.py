@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import json
 import os
 import select
@@ -11,7 +12,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import asdict
 
 from cxrtl.data import phantom
@@ -23,6 +25,10 @@ _BATCH_BYTES = 2**14  # of paths: all in flight fit into the smallest pipe, or b
 _PATH_BYTES = 4096  # no system takes a longer path
 _START_SECONDS = 120  # to import Pillow from a slow disk
 _GRACE_SECONDS = 10  # beyond the file's time limit, which the process keeps by itself
+
+# glibc gives what a picture took back to the system, and each next picture's pages have to be made anew, one by one: a
+# fifth of the time of a 512 px PNG. As bytes: keep so much of it, and ask for less than this where there is some left
+_KEPT_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**27), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 
 Answer = Decoded | Unusable
 
@@ -39,18 +45,21 @@ def decode(path: str, how: How) -> Decoded:
     return answer
 
 
-def decode_all(paths: Sequence[str], how: How) -> Iterator[Answer]:
+def decode_all(paths: Iterable[str], how: How) -> Iterator[Answer]:
     """Decode entries of a manifest's `path` column, an answer for each, in order.
 
-    The process is kept for the next call from this process, and ends by itself when it is not used.
+    `paths` is read some ahead of the answers, and those are decoded while the caller is busy. The process is kept for
+    the next call from this process, and ends by itself when it is not used.
 
     Raises:
         GuardError: the decoding process cannot be started.
     """
-    answers = _guard(how).run([path for path in paths if not _is_ours(path)])
-    with contextlib.closing(answers):
-        for path in paths:
-            yield _own(path, how) if _is_ours(path) else next(answers)
+    for ours, group in itertools.groupby(paths, _is_ours):
+        if ours:
+            yield from (_own(path, how) for path in group)
+        else:
+            with _guard(how) as guard, contextlib.closing(guard.run(group)) as answers:
+                yield from answers
 
 
 def _is_ours(path: str) -> bool:
@@ -73,37 +82,49 @@ class Guard:
     def __init__(self, how: How) -> None:
         self.how = how
         self.owner = os.getpid()
+        self.busy = False
         self._process: subprocess.Popen[bytes] | None = None
         self._slots: Slots
         self._taken = 0  # answers of this process
+        self._lines: Iterator[str] = iter(())  # paths to come
+        self._open: deque[str] = deque()  # those that were read and have no answer yet
+        self._sent = 0  # of which the first so many are with the process
 
-    def run(self, paths: Sequence[str]) -> Generator[Answer]:
+    def run(self, paths: Iterable[str]) -> Generator[Answer]:
         """An answer for each path, in order. A file under which the process dies is tried twice."""
-        lines = [json.dumps(path) for path in paths]
-        done = sent = deaths = 0
-        flying: list[int] = []  # the sizes of the batches that are sent
+        self.busy = True
+        self._lines, self._open, self._sent = map(json.dumps, paths), deque(), 0
+        flying: deque[int] = deque()  # the sizes of the batches that the process has
+        deaths = ready = 0
         try:
-            while done < len(lines):
-                if not self._process:
-                    self._start()
-                    sent, flying = done, []
-                while len(flying) < BATCHES and sent < len(lines):
-                    flying.append(self._send(lines[sent:]))
-                    sent += flying[-1]
-                alive = self._batch_done()
-                ready = flying.pop(0) if alive else min(max(0, self._slots.count - self._taken), sent - done)
+            while True:
+                while len(flying) < BATCHES and (batch := self._batch()):
+                    if not self._process:
+                        self._start()
+                    self._write(f"[{', '.join(batch)}]")
+                    flying.append(len(batch))
                 for _ in range(ready):
-                    done, deaths = done + 1, 0
+                    deaths = 0
                     yield self._take()
+                if not self._open:
+                    return
+                alive = self._batch_done()
                 if alive:
+                    ready = flying.popleft()
                     continue
+                for _ in range(min(self._slots.count - self._taken, self._sent)):
+                    deaths = 0
+                    yield self._take()
                 reason = self._bury()  # answers come in order, so the first path without one is to blame
-                deaths += reason == "decoder_died"
-                if done < len(lines) and (reason == "timed_out" or deaths == 2):
-                    done, deaths = done + 1, 0
+                flying.clear()
+                deaths, ready = deaths + (reason == "decoder_died"), 0
+                if self._open and (reason == "timed_out" or deaths == 2):
+                    self._open.popleft()
+                    deaths = 0
                     yield Unusable(reason)
         finally:
-            if sent > done:  # given up half-way: the answers still to come are nobody's
+            self.busy = False
+            if self._sent:  # given up half-way: the answers still to come are nobody's
                 self.close()
 
     def close(self) -> None:
@@ -120,6 +141,7 @@ class Guard:
     def _start(self) -> None:
         variables = {**os.environ, "PYTHONPATH": os.pathsep.join(part or "." for part in sys.path)}
         variables |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        variables |= _KEPT_MEMORY
         with _nameless() as memory:
             self._slots, self._taken = Slots(memory, self.how), 0
             process = self._process = subprocess.Popen(
@@ -138,14 +160,19 @@ class Guard:
             self.close()
             raise GuardError("the decoding process did not start")
 
-    def _send(self, lines: Sequence[str]) -> int:
-        """Send a batch of the first of `lines`; returns how many."""
-        count, room = 1, _BATCH_BYTES - len(lines[0])
-        while count < min(BATCH, len(lines)) and len(lines[count]) <= room:
-            room -= len(lines[count])
-            count += 1
-        self._write(f"[{', '.join(lines[:count])}]")
-        return count
+    def _batch(self) -> list[str]:
+        """The next few lines to send."""
+        batch: list[str] = []
+        room = _BATCH_BYTES
+        while len(batch) < BATCH:
+            if self._sent == len(self._open):
+                self._open.extend(itertools.islice(self._lines, 1))
+            if self._sent == len(self._open) or (batch and len(self._open[self._sent]) > room):
+                break
+            batch.append(self._open[self._sent])
+            room -= len(batch[-1])
+            self._sent += 1
+        return batch
 
     def _write(self, text: str) -> None:
         assert self._process and self._process.stdin
@@ -172,8 +199,11 @@ class Guard:
         return False
 
     def _take(self) -> Answer:
+        """The answer to the first open path."""
         answer, pictures = self._slots.take(self._taken)
         self._taken += 1
+        self._sent -= 1
+        self._open.popleft()
         if "reason" in answer:
             return Unusable(answer["reason"])
         how = self.how
@@ -182,13 +212,15 @@ class Guard:
         return Decoded(pictures[: how.pixel_bytes].reshape(shape), **answer, mask=mask)
 
     def _bury(self) -> str:
-        """Why the process gave no answer: "" where it was idle, else a reason; it is gone afterwards."""
+        """Why the process gave no answer: "" where it was idle, else a reason; it is gone afterwards, with all that it
+        was sent."""
         assert self._process
         try:
             code = self._process.wait(timeout=1)
         except subprocess.TimeoutExpired:  # stuck where no signal reaches it, such as a network drive
             code = -signal.SIGALRM
         self.close()
+        self._sent = 0
         return {0: "", -signal.SIGALRM: "timed_out"}.get(code, "decoder_died")
 
 
@@ -209,14 +241,20 @@ def _nameless() -> Iterator[int]:
 _kept: Guard | None = None
 
 
-def _guard(how: How) -> Guard:
-    """This process's guard. A forked copy of another process's is left to that process."""
+@contextlib.contextmanager
+def _guard(how: How) -> Iterator[Guard]:
+    """This process's guard, or one for this use alone while that is at work. A forked copy of another process's is left
+    to that process."""
     global _kept
+    if _kept and _kept.busy and _kept.owner == os.getpid():
+        with contextlib.closing(Guard(how)) as guard:
+            yield guard
+        return
     if not _kept or _kept.how != how or _kept.owner != os.getpid():
         if _kept:
             _kept.close()
         _kept = Guard(how)
-    return _kept
+    yield _kept
 
 
 @atexit.register

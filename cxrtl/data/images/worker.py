@@ -26,11 +26,13 @@ from cxrtl.data.images.rules import Grey, How, Unusable
 
 IDLE_SECONDS = 60
 BATCH, BATCHES = 12, 2  # files a batch, at most, and batches in flight: neither process waits after each file
+_PLACES = BATCH * (BATCHES + 1)
 _TEXT_BYTES = 4096
 
 
 class Slots:
-    """Answers in memory that both processes see: a place each for as many as may be in flight, taken in turn.
+    """Answers in memory that both processes see, in places taken in turn: as many as may be in flight, and one batch
+    more, whose answers are still being taken.
 
     Eight bytes, how many answers there have been, and then the places: a JSON text behind its length in four bytes,
     from `_TEXT_BYTES` on the pixels and the mask.
@@ -39,7 +41,7 @@ class Slots:
     def __init__(self, descriptor: int, how: How) -> None:
         self.picture_bytes = how.pixel_bytes + how.mask_bytes
         self._room = _TEXT_BYTES + self.picture_bytes
-        size = 8 + BATCH * BATCHES * self._room
+        size = 8 + _PLACES * self._room
         if os.fstat(descriptor).st_size < size:
             os.ftruncate(descriptor, size)
         self._bytes = np.frombuffer(mmap.mmap(descriptor, size), np.uint8)
@@ -68,7 +70,7 @@ class Slots:
         return json.loads(place[4 : 4 + length].tobytes()), place[_TEXT_BYTES:].copy()
 
     def _place(self, number: int) -> Grey:
-        first = 8 + number % (BATCH * BATCHES) * self._room
+        first = 8 + number % _PLACES * self._room
         return self._bytes[first : first + self._room]
 
 
