@@ -14,10 +14,12 @@ from pathlib import Path
 import ray
 import ray.data
 from ray._private import ray_constants
-from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray._private.services import canonicalize_bootstrap_address_or_die
+from ray.exceptions import AuthenticationError
 
 from cxrtl import interrupt
 from cxrtl.errors import PlanError
+from cxrtl.orchestrate import admission
 
 ANSWER_WITHIN = 10.0  # seconds
 LOOK_EVERY = 1.0  # seconds
@@ -50,7 +52,7 @@ def connect(address: str | None, verbose: bool, cpus: int | None = None) -> Iter
     Raises:
         PlanError: no cluster answers at the address.
     """
-    address = address_of(address)
+    address = _found(address_of(address))
     _require_answer(address)
     # Tune's own tables and files, and Ray's hints, are for other uses: our display and ledger take their place.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -64,8 +66,8 @@ def connect(address: str | None, verbose: bool, cpus: int | None = None) -> Iter
     if address == OWN:  # neither nodes to add, nor a dashboard to feed: a hundredth of a core each
         os.environ.setdefault("AUTOSCALER_UPDATE_INTERVAL_S", "60")
         os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "60000")
-    else:  # as `ray start` does where there is a token; `ray.init` does not where it is told the address
-        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    else:
+        admission.match(address)
     if not verbose:
         for name in ("ray", "ray.tune", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
@@ -78,7 +80,7 @@ def connect(address: str | None, verbose: bool, cpus: int | None = None) -> Iter
                 logging_level=logging.INFO if verbose else logging.ERROR,
                 include_dashboard=None if address != OWN else False,
             )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
         raise PlanError(f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}") from None
     lost = threading.Event()
     try:
@@ -151,6 +153,16 @@ def _to_itself() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
         with suppress(OSError):  # there is none, or it is not ours to change
             Path("~/.ray/auth_token").expanduser().chmod(0o600)
+
+
+def _found(address: str) -> str:
+    """Host and port of the cluster on this machine, for Ray's word `auto`."""
+    if address != "auto":
+        return address
+    try:
+        return canonicalize_bootstrap_address_or_die(address)
+    except ConnectionError as error:
+        raise PlanError(f"no Ray cluster answers at 'auto': {error}") from None
 
 
 def _require_answer(address: str) -> None:
