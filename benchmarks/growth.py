@@ -8,9 +8,10 @@ Ray's object store included, sampled twice a second. One thing grows at a time, 
 `growth.md` and `growth.png` into FOLDER, with the slope of each line: a least-squares fit of seconds, and of memory,
 against what grows (image size: against the pixels of the whole set).
 
-The parts. `prepare`: Ray's start, drawing and writing. `look`: duplicates, look-alikes, shortcuts.
-`train`: reading images into the folds, training, scoring each image once an arm, saving. `report`: intervals, tests,
-figures. `start`: all else, such as Python, labels, folds, the probe.
+The parts, by the first words of the log's lines. `read`: labels, and shards into the memory that folds take theirs
+from. `prepare`: Ray's start, drawing and writing. `look`: duplicates, look-alikes, shortcuts. `train`: images into the
+folds, training, scoring each image once an arm, saving. `report`: intervals, tests, figures. `start`: all else, such as
+Python, folds, the probe.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ GRIDS = {
     "size": (64, 128, 256, 512),
 }
 QUICK = {"images": (500, 2000), "folds": (2, 4), "arms": (1, 3), "size": (32, 64)}
-PARTS = {"preparing": "prepare", "looking": "look", "training": "train", "ended": "report"}  # first words in the log
+PARTS = {"reading": "read", "preparing": "prepare", "looking": "look", "training": "train", "ended": "report"}
 SECONDS = (*PARTS.values(), "start")
 SMALL = {"folds": {"images": 500, "size": 32}, "arms": {"images": 200, "size": 32}, "size": {"images": 400}}
 UNITS = {"images": "image", "folds": "fold", "arms": "arm", "size": "megapixel"}

@@ -28,7 +28,7 @@ from cxrtl import rundir, storage
 from cxrtl.data import private, refused
 from cxrtl.data.images import How, Unusable
 from cxrtl.data.images.guard import Answer, decode_all
-from cxrtl.data.images.rules import file_paths
+from cxrtl.data.images.rules import REFUSED, file_paths
 from cxrtl.errors import DamagedError
 from cxrtl.records import MANIFEST_COLUMNS, SIZE_COLUMNS, Manifest
 
@@ -36,6 +36,7 @@ VERSION = 5  # of the prepared set: layout, decoding and hashes
 SLICE = 256  # images a shard
 
 PICTURES = ("pixels", "mask")  # the columns that are no index
+_STANDS = f"{REFUSED}stands:"  # no path: one answer for a slice of which nothing is to be decoded
 
 _INDEX_TYPES = {
     "row": pa.int64(),
@@ -137,20 +138,16 @@ def make_shards(pieces: Iterable[tuple[int, str]], layout: Layout) -> Iterator[t
     def paths() -> Iterator[str]:
         for piece in itertools.chain([first], todo):
             begun.append(piece)
-            if not piece.made:
-                yield from piece.columns["path"]
+            yield from [_STANDS] if piece.made else piece.columns["path"]
 
     answers = decode_all(paths(), first.how)
-    answer = next(answers, None)
-    while begun:
+    for answer in answers:
         piece = begun.popleft()
         if piece.made:
             yield piece.number, piece.made
-            continue
-        assert answer
-        own = itertools.chain([answer], itertools.islice(answers, len(piece.columns["path"]) - 1))
-        yield piece.number, _make(piece, own, layout)
-        answer = next(answers, None)
+        else:
+            own = itertools.chain([answer], itertools.islice(answers, len(piece.columns["path"]) - 1))
+            yield piece.number, _make(piece, own, layout)
 
 
 @dataclass(frozen=True)

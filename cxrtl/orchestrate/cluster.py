@@ -86,6 +86,7 @@ def connect(address: str | None, verbose: bool, cpus: int | None = None) -> Iter
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = verbose
+        context.use_datasource_v2 = False  # which starts 32 processes to read the first bytes of a few Parquet files
         with _while_attached(lost):
             yield nodes()
     finally:

@@ -229,6 +229,7 @@ def _go_on(folder: RunDir, todo: _Todo, saved: dict[str, Any] | None, session: S
     if drawn.streams:
         watcher.stage("writing pixels to stream")
     file = flat.make(todo.prepared) if drawn.streams else None
+    watcher.stage("reading images")
     images = feed.images(todo.prepared, streamed=drawn.streams)
     job = Job(
         run=folder,

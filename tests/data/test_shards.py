@@ -12,9 +12,10 @@ from cxrtl.config import Data
 from cxrtl.data import prepare as prepare_module
 from cxrtl.data import shards
 from cxrtl.data.images import How
+from cxrtl.data.images.worker import BATCH, BATCHES
 from cxrtl.data.manifest import build
 from cxrtl.data.prepare import open_prepared
-from tests.data.helpers import CANARY, Prepare, save, shard_bytes, table_config
+from tests.data.helpers import CANARY, Prepare, labelled, save, shard_bytes, table_config
 
 pytestmark = pytest.mark.usefixtures("without_ray", "small_slices")
 
@@ -67,6 +68,20 @@ class TestRestart:
         assert len(index) == 8 and prepared.image_size == 40
         assert len(list((prepared.folder / "shards").iterdir())) == 4
         open_prepared(prepared.folder, verify=True)
+
+
+def test_slices_are_read_a_few_ahead(key: bytes, tmp_path: Path) -> None:
+    """Of a set of any size no more is held; and shards that stand are told of as they are found."""
+    data = table_config(labelled(tmp_path / "set", patients=40))
+    manifest = build(data, key)
+    layout = shards.Layout(str(tmp_path), prepare_module.how_of(manifest, data), manifest.classes, {})
+    pieces, files = list(enumerate(shards.slices(manifest))), BATCH * (BATCHES + 1)
+    for ahead in (files // 5 + 2, 2):
+        read: list[int] = []
+        made = shards.make_shards((read.append(number) or (number, text) for number, text in pieces), layout)
+        for done, (number, shard) in enumerate(made, start=1):
+            assert number == done - 1 and shard.rows == 5 and len(read) <= done + ahead
+        assert read == list(range(16))
 
 
 class TestWorker:
