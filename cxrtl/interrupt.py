@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_SIGNAL = signal.SIGUSR1
+_SIGNAL = signal.SIGUSR2  # Tune takes SIGUSR1 for itself
 
 
 @contextmanager

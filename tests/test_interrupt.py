@@ -30,19 +30,19 @@ def test_a_shells_background_job_is_interrupted() -> None:
 
 
 def test_nothing_happens_where_it_is_not_heeded() -> None:
-    before = signal.getsignal(signal.SIGUSR1)
+    before = signal.getsignal(interrupt._SIGNAL)
     interrupt.main_thread()
     with pytest.raises(KeyboardInterrupt), interrupt.heeded(), interrupt.heeded():
         interrupt.main_thread()
         threading.Event().wait(60)
-    assert signal.getsignal(signal.SIGUSR1) is before
+    assert signal.getsignal(interrupt._SIGNAL) is before
     interrupt.main_thread()
 
 
 def test_other_threads_cannot_say_that_it_is_heeded() -> None:
     def enter() -> object:
         with interrupt.heeded():
-            return signal.getsignal(signal.SIGUSR1)
+            return signal.getsignal(interrupt._SIGNAL)
 
     with ThreadPoolExecutor(1) as threads:
-        assert threads.submit(enter).result() is signal.getsignal(signal.SIGUSR1)
+        assert threads.submit(enter).result() is signal.getsignal(interrupt._SIGNAL)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ import pytest
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.experiment import Trial as TuneTrial
 
+from cxrtl import interrupt
 from cxrtl.errors import TrialError
 from cxrtl.orchestrate import sweep
 from cxrtl.orchestrate.probe import Share
@@ -142,6 +145,26 @@ def test_a_run_does_not_go_round_for_ever(tune: Tune, tmp_path: Path) -> None:
     assert len(tune.rounds) == sweep.ROUNDS
 
 
+def test_trials_end_where_the_main_thread_is_interrupted(ray_instance: None, tmp_path: Path) -> None:
+    """As by the watch over a cluster whose node here is gone: Tune takes signals of its own while it runs."""
+
+    def trial(config: dict[str, Any]) -> None:
+        (tmp_path / "begun").touch()
+        time.sleep(300)
+
+    def interrupted() -> None:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.05)
+        interrupt.main_thread()
+
+    with interrupt.heeded():
+        hand = threading.Thread(target=interrupted, daemon=True)
+        hand.start()
+        with pytest.raises(KeyboardInterrupt):
+            sweep.schedule(trial, [["a/fold0"]], {"CPU": 1}, 1)
+        hand.join()
+
+
 @pytest.mark.slow
 def test_a_process_that_dies_while_it_is_handed_over_costs_no_trial(
     ray_instance: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -155,7 +178,7 @@ def test_a_process_that_dies_while_it_is_handed_over_costs_no_trial(
         (tmp_path / name).mkdir(parents=True)
 
     def trial(config: dict[str, Any]) -> None:
-        name, killed = config["trials"][0], tmp_path / "killed"
+        name, killed = config["trials"], tmp_path / "killed"
         if not killed.exists():  # the first process: it will not survive to take another trial
             killed.touch()
             get_session().finish = lambda **_: os._exit(1)  # which a reset begins with
