@@ -9,9 +9,9 @@ from ray._private.authentication.authentication_token_setup import (
     maybe_enable_token_auth_if_token_available,
 )
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RpcError
 
-from cxrtl.errors import PlanError
+from cxrtl.errors import PlanError, last_line
 
 _BRING = "put the cluster's token into ~/.ray/auth_token (mode 0600) or RAY_AUTH_TOKEN, and export RAY_AUTH_MODE=token"
 
@@ -22,7 +22,7 @@ def match(address: str) -> None:
     would wait for ever: the cluster's workers could not call it.
 
     Raises:
-        PlanError: RAY_AUTH_MODE says otherwise than the cluster, or it asks for a token that is not here.
+        PlanError: RAY_AUTH_MODE says otherwise than the cluster, it asks for a token that is not here, or none answers.
     """
     said, asks = os.environ.get(AUTH_MODE_ENV_VAR, "").lower(), _refuses(address, "disabled")
     if not asks and said == "token":
@@ -50,6 +50,8 @@ def _refuses(address: str, mode: str) -> bool:
         GcsClient(address=address)
     except AuthenticationError:
         return True
+    except RpcError as error:
+        raise PlanError(f"no Ray cluster answers at {address!r}: {last_line(str(error))}") from None
     finally:
         _use(before)
     return False

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import RpcError
 
 from cxrtl.errors import PlanError
-from cxrtl.orchestrate import cluster
+from cxrtl.orchestrate import admission, cluster
 
 
 def told(mode: str, home: Path) -> dict[str, Any]:
@@ -47,6 +49,17 @@ def test_cluster_that_asks_for_none(tmp_path: Path) -> None:
     assert refused == {"token, right", "token, wrong", "token, none"}
     assert all("asks for no token" in found["said"][name] for name in refused)
     assert found["came"] == 10**6
+
+
+def test_something_else_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def waits(address: str) -> None:
+        raise RpcError("Timed out while waiting for GCS to become available.")
+
+    monkeypatch.setattr(admission, "GcsClient", waits)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with pytest.raises(PlanError, match=r"no Ray cluster answers at '127\.0\.0\.1:80': Timed out while waiting"):
+        admission.match("127.0.0.1:80")
+    assert "RAY_AUTH_MODE" not in os.environ
 
 
 def test_no_cluster_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
