@@ -254,7 +254,7 @@ def test_trials_start_in_their_order_on_processes_that_stay(ray_instance: None, 
 
     def trial(config: dict[str, Any]) -> None:
         with log.open("a") as file:
-            file.write(f"{os.getpid()} {config['trials'][0]}\n")
+            file.write(f"{os.getpid()} {config['trials']}\n")
         time.sleep(0.2)
         tune.report({"broken": ""})
 
