@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,21 @@ def test_cluster_that_asks_for_none(tmp_path: Path) -> None:
     assert found["came"] == 10**6
 
 
+@pytest.fixture
+def no_word() -> Iterator[None]:
+    """RAY_AUTH_MODE is not set; afterwards it is as it was, for Ray too: another test's may run in this process."""
+    before = os.environ.get("RAY_AUTH_MODE")
+    admission._use(None)
+    yield
+    admission._use(before)
+
+
+@pytest.mark.usefixtures("no_word")
 def test_something_else_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     def waits(address: str) -> None:
         raise RpcError("Timed out while waiting for GCS to become available.")
 
     monkeypatch.setattr(admission, "GcsClient", waits)
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     with pytest.raises(PlanError, match=r"no Ray cluster answers at '127\.0\.0\.1:80': Timed out while waiting"):
         admission.match("127.0.0.1:80")
     assert "RAY_AUTH_MODE" not in os.environ
