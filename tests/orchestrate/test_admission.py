@@ -25,6 +25,7 @@ def told(mode: str, home: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_cluster_that_asks_for_a_token(tmp_path: Path) -> None:
     found = told("token", tmp_path)
     reasons = {name: text.partition(": ")[0].rpartition("token")[2] for name, text in found["said"].items()}
