@@ -256,9 +256,8 @@ def pull(folder: Path, names: Collection[str] = ()) -> None:
     store = at(folder)
     if store is None:
         return
-    here = {
-        path: versions.here(path) for path in folder.rglob("*") if path.is_file()
-    }  # first: what changes later is newer
+    # first of all: what changes later is newer
+    here = {path: versions.here(path) for path in folder.rglob("*") if path.is_file()}
     listed = store.listing(folder)
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         wanted = [path for path in listed if not names or path.name in names]

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ray._private.authentication.authentication_token_setup import (
-    AUTH_MODE_ENV_VAR,
-    maybe_enable_token_auth_if_token_available,
-)
+from ray._private.authentication.authentication_token_setup import AUTH_MODE_ENV_VAR
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RpcError
 
@@ -39,7 +36,7 @@ def match(address: str) -> None:
         raise PlanError(f"the cluster at {address!r} asks for a token, and there is none here: {_BRING}.")
     if _refuses(address, "token"):
         raise PlanError(f"the cluster at {address!r} refuses the token that is here: {_BRING}.")
-    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    _use("token")
 
 
 def _refuses(address: str, mode: str) -> bool:

@@ -15,7 +15,6 @@ import ray
 import ray.data
 from ray._private import ray_constants
 from ray._private.services import canonicalize_bootstrap_address_or_die
-from ray.exceptions import AuthenticationError
 
 from cxrtl import interrupt
 from cxrtl.errors import PlanError
@@ -80,13 +79,13 @@ def connect(address: str | None, verbose: bool, cpus: int | None = None) -> Iter
                 logging_level=logging.INFO if verbose else logging.ERROR,
                 include_dashboard=None if address != OWN else False,
             )
-    except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
+    except (ConnectionError, RuntimeError, ValueError) as error:
         raise PlanError(f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}") from None
     lost = threading.Event()
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = verbose
-        context.use_datasource_v2 = False  # which starts 32 processes to read the first bytes of a few Parquet files
+        context.use_datasource_v2 = False  # which starts 32 processes to read the last bytes of a few Parquet files
         with _while_attached(lost):
             yield nodes()
     finally:

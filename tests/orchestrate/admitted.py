@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import ray
-from ray._raylet import AuthenticationTokenLoader, Config
+from ray._raylet import AuthenticationTokenLoader
 from ray.cluster_utils import Cluster
 
 from cxrtl.errors import PlanError
@@ -27,11 +27,10 @@ WORDS = ("", "token", "disabled")
 
 def speak(mode: str, token: str) -> None:
     """From now on this process has this word for RAY_AUTH_MODE, and this token."""
-    for name, value in {"RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": token}.items():
-        os.environ.pop(name, None)
-        if value:
-            os.environ[name] = value
-    Config.initialize("")
+    os.environ.pop("RAY_AUTH_TOKEN", None)
+    if token:
+        os.environ["RAY_AUTH_TOKEN"] = token
+    admission._use(mode or None)
     AuthenticationTokenLoader.instance().reset_cache()
 
 
