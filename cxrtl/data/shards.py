@@ -27,8 +27,8 @@ import pyarrow.parquet as pq
 from cxrtl import rundir, storage
 from cxrtl.data import private, refused
 from cxrtl.data.images import How, Unusable
-from cxrtl.data.images.guard import Answer, decode_all
-from cxrtl.data.images.rules import REFUSED, file_paths
+from cxrtl.data.images.guard import decode_all
+from cxrtl.data.images.rules import REFUSED, Answer, file_paths
 from cxrtl.errors import DamagedError
 from cxrtl.records import MANIFEST_COLUMNS, SIZE_COLUMNS, Manifest
 
@@ -66,10 +66,9 @@ class Layout:
         pixels = [("pixels", pa.binary(self.how.pixel_bytes))]
         if self.how.structures:
             pixels.append(("mask", pa.binary(self.how.mask_bytes)))
-        channels = [self.how.channels] if self.how.channels > 1 else []
         metadata = {
             "version": str(VERSION),
-            "shape": json.dumps([*channels, self.how.size, self.how.size]),
+            "shape": json.dumps(self.how.shape),
             "dtype": "uint8",
             "classes": json.dumps(self.classes),
         }
@@ -113,7 +112,7 @@ def slices(manifest: Manifest, site_key: str = "") -> Iterator[str]:
 
 
 def _columns(frame: pd.DataFrame) -> dict[str, list[Any]]:
-    return {str(name): [None if pd.isna(value) else value for value in frame[name].tolist()] for name in frame}
+    return {str(name): frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in frame}
 
 
 def shard_name(number: int) -> str:

@@ -16,10 +16,11 @@ import pytest
 from cxrtl.data.images import Decoded, How, Unusable, guard
 from cxrtl.data.images.files import decode_file
 from cxrtl.data.images.guard import Guard, GuardError, decode, decode_all
-from cxrtl.data.images.worker import BATCH, BATCHES
+from cxrtl.data.images.worker import BATCHES, batch_size
 from tests.data.helpers import save
 
 HOW = How(32, file_seconds=1, memory_mib=1024)
+BATCH = batch_size(HOW)
 # What `decode_file` does in the process under test, by the file's name: stands for decoders with faults.
 FAULTS = """
 import os, sys, time
@@ -138,18 +139,18 @@ class TestAhead:
     def test_files_are_decoded_while_the_caller_is_busy(self, tmp_path: Path) -> None:
         """As many as fit, and no path is read that nobody decodes yet."""
         read: list[str] = []
-        paths = files(tmp_path, *map(str, range(100)))
+        paths = files(tmp_path, *map(str, range(BATCH * 5)))
         answers = decode_all((read.append(path) or path for path in paths), HOW)
         next(answers)
         assert len(read) <= BATCH * (BATCHES + 1)
         decoded(BATCH * (BATCHES + 1))
-        assert told(list(answers)) == [""] * 99 and read == paths
+        assert told(list(answers)) == [""] * (len(paths) - 1) and read == paths
 
     def test_answers_stay_their_own_behind_a_slow_caller(self, tmp_path: Path) -> None:
         """What is decoded ahead overwrites nothing that was not taken."""
-        paths = files(tmp_path, *map(str, range(60)))
+        paths = files(tmp_path, *map(str, range(BATCH * 5)))
         for k, answer in enumerate(decode_all(paths, HOW)):
-            decoded(min(60, k // BATCH * BATCH + BATCH * (BATCHES + 1)))
+            decoded(min(len(paths), k // BATCH * BATCH + BATCH * (BATCHES + 1)))
             assert isinstance(answer, Decoded) and np.array_equal(answer.pixels, decode_file(paths[k], HOW).pixels)
 
     def test_within_another_use(self, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from cxrtl.config import Folds as FoldsConfig
 from cxrtl.data import refused, sets, shards
 from cxrtl.data.folds import make_folds, write_folds
 from cxrtl.data.images import How, Unusable
-from cxrtl.data.images.guard import Answer, decode_all
+from cxrtl.data.images.guard import decode_all
+from cxrtl.data.images.rules import Answer
 from cxrtl.data.manifest import build
 from cxrtl.data.prepare import prepare
 from cxrtl.errors import SkippedError

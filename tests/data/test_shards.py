@@ -12,7 +12,7 @@ from cxrtl.config import Data
 from cxrtl.data import prepare as prepare_module
 from cxrtl.data import shards
 from cxrtl.data.images import How
-from cxrtl.data.images.worker import BATCH, BATCHES
+from cxrtl.data.images.worker import BATCHES, batch_size
 from cxrtl.data.manifest import build
 from cxrtl.data.prepare import open_prepared
 from tests.data.helpers import CANARY, Prepare, labelled, save, shard_bytes, table_config
@@ -72,10 +72,11 @@ class TestRestart:
 
 def test_slices_are_read_a_few_ahead(key: bytes, tmp_path: Path) -> None:
     """Of a set of any size no more is held; and shards that stand are told of as they are found."""
-    data = table_config(labelled(tmp_path / "set", patients=40))
+    data = table_config(labelled(tmp_path / "set", patients=40), image_size=700)  # so large that batches are small
     manifest = build(data, key)
     layout = shards.Layout(str(tmp_path), prepare_module.how_of(manifest, data), manifest.classes, {})
-    pieces, files = list(enumerate(shards.slices(manifest))), BATCH * (BATCHES + 1)
+    pieces, files = list(enumerate(shards.slices(manifest))), batch_size(layout.how) * (BATCHES + 1)
+    assert files < len(manifest.frame) / 2
     for ahead in (files // 5 + 2, 2):
         read: list[int] = []
         made = shards.make_shards((read.append(number) or (number, text) for number, text in pieces), layout)

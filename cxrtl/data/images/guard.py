@@ -18,8 +18,8 @@ from dataclasses import asdict
 
 from cxrtl.data import phantom
 from cxrtl.data.images.files import decoded
-from cxrtl.data.images.rules import FILES, REFUSED, Decoded, How, Unusable
-from cxrtl.data.images.worker import BATCH, BATCHES, Slots
+from cxrtl.data.images.rules import FILES, REFUSED, Answer, Decoded, How, Unusable
+from cxrtl.data.images.worker import BATCHES, Slots, batch_size
 
 _BATCH_BYTES = 2**14  # of paths: all in flight fit into the smallest pipe, or both processes could wait for ever
 _PATH_BYTES = 4096  # no system takes a longer path
@@ -29,8 +29,6 @@ _GRACE_SECONDS = 10  # beyond the file's time limit, which the process keeps by 
 # glibc gives what a picture took back to the system, and each next picture's pages have to be made anew, one by one: a
 # fifth of the time of a 512 px PNG. As bytes: keep so much of it, and ask for less than this where there is some left
 _KEPT_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**27), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
-
-Answer = Decoded | Unusable
 
 
 class GuardError(Exception):
@@ -81,6 +79,7 @@ class Guard:
 
     def __init__(self, how: How) -> None:
         self.how = how
+        self._most = batch_size(how)  # files a batch
         self.owner = os.getpid()
         self.busy = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -164,7 +163,7 @@ class Guard:
         """The next few lines to send."""
         batch: list[str] = []
         room = _BATCH_BYTES
-        while len(batch) < BATCH:
+        while len(batch) < self._most:
             if self._sent == len(self._open):
                 self._open.extend(itertools.islice(self._lines, 1))
             if self._sent == len(self._open) or (batch and len(self._open[self._sent]) > room):
@@ -200,16 +199,11 @@ class Guard:
 
     def _take(self) -> Answer:
         """The answer to the first open path."""
-        answer, pictures = self._slots.take(self._taken)
+        answer = self._slots.take(self._taken)
         self._taken += 1
         self._sent -= 1
         self._open.popleft()
-        if "reason" in answer:
-            return Unusable(answer["reason"])
-        how = self.how
-        shape = (how.size, how.size) if how.channels == 1 else (how.channels, how.size, how.size)
-        mask = pictures[how.pixel_bytes :].reshape(how.size, how.size) if how.structures else None
-        return Decoded(pictures[: how.pixel_bytes].reshape(shape), **answer, mask=mask)
+        return answer
 
     def _bury(self) -> str:
         """Why the process gave no answer: "" where it was idle, else a reason; it is gone afterwards, with all that it

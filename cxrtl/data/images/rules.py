@@ -97,6 +97,12 @@ class How:
         return [*rules, self.channels, self.slices, self.structures, *self.attributes]
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the pixels: `(size, size)`, or `(channels, size, size)`."""
+        plane = (self.size, self.size)
+        return plane if self.channels == 1 else (self.channels, *plane)
+
+    @property
     def pixel_bytes(self) -> int:
         return self.channels * self.size**2
 
@@ -121,6 +127,9 @@ class Decoded:
     mask: Grey | None = None
     mask_hash: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+Answer = Decoded | Unusable
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,62 +16,94 @@ import mmap
 import os
 import resource
 import signal
+import struct
 import sys
 from typing import Any
 
 import numpy as np
 
 from cxrtl.data.images.files import decode_file
-from cxrtl.data.images.rules import Grey, How, Unusable
+from cxrtl.data.images.rules import Answer, Decoded, How, Unusable
 
 IDLE_SECONDS = 60
-BATCH, BATCHES = 12, 2  # files a batch, at most, and batches in flight: neither process waits after each file
-_PLACES = BATCH * (BATCHES + 1)
-_TEXT_BYTES = 4096
+BATCHES = 2  # batches in flight: neither process waits after each
+_BATCH = (12, 64)  # files a batch: at least, and at most: with more, the two processes take turns on a core less often
+_ROOM_BYTES = 2**24  # for pictures, where the least batches need no more
+_HEAD = struct.Struct("=qq64s64sI")  # width, height, hashes of the picture and the mask, and how long the text is
+_HEAD_BYTES = 4096
+
+
+def batch_size(how: How) -> int:
+    """Files a batch, at most."""
+    least, most = _BATCH
+    return max(least, min(most, _ROOM_BYTES // (BATCHES + 1) // (how.pixel_bytes + how.mask_bytes)))
 
 
 class Slots:
     """Answers in memory that both processes see, in places taken in turn: as many as may be in flight, and one batch
     more, whose answers are still being taken.
 
-    Eight bytes, how many answers there have been, and then the places: a JSON text behind its length in four bytes,
-    from `_TEXT_BYTES` on the pixels and the mask.
+    Eight bytes, how many answers there have been, and then the places: `_HEAD`, a JSON text of what few answers have,
+    and from `_HEAD_BYTES` on the pixels and the mask.
     """
 
     def __init__(self, descriptor: int, how: How) -> None:
-        self.picture_bytes = how.pixel_bytes + how.mask_bytes
-        self._room = _TEXT_BYTES + self.picture_bytes
-        size = 8 + _PLACES * self._room
+        self._places = batch_size(how) * (BATCHES + 1)
+        room = _HEAD_BYTES + how.pixel_bytes + how.mask_bytes
+        size = 8 + self._places * room
         if os.fstat(descriptor).st_size < size:
             os.ftruncate(descriptor, size)
-        self._bytes = np.frombuffer(mmap.mmap(descriptor, size), np.uint8)
-        self._count = self._bytes[:8].view(np.int64)
+        self._bytes = mmap.mmap(descriptor, size)
+        self._count = np.frombuffer(self._bytes, np.int64, 1)
+        self._heads = range(8, size, room)
+        pixels = [head + _HEAD_BYTES for head in self._heads]
+        masks = [at + how.pixel_bytes for at in pixels] if how.structures else []
+        self._pixels = [np.ndarray(how.shape, np.uint8, self._bytes, at) for at in pixels]
+        self._masks = [np.ndarray(how.shape[-2:], np.uint8, self._bytes, at) for at in masks]
 
     @property
     def count(self) -> int:
         return int(self._count[0])
 
-    def put(self, answer: dict[str, Any], pictures: list[Grey]) -> None:
+    def put(self, answer: Answer) -> None:
         """The next answer; it counts once it is whole."""
-        place, text = self._place(self.count), json.dumps(answer).encode()
-        if len(text) > _TEXT_BYTES - 4:
+        place = self.count % self._places
+        numbers: tuple[int, int, bytes, bytes] = (0, 0, b"", b"")
+        rest: dict[str, Any] = {}
+        if isinstance(answer, Unusable):
+            rest["reason"] = answer.reason
+        else:
+            numbers = (answer.width, answer.height, answer.content_hash.encode(), answer.mask_hash.encode())
+            if answer.attributes:
+                rest["attributes"] = dict(answer.attributes)
+            self._pixels[place][...] = answer.pixels
+            if answer.mask is not None:
+                self._masks[place][...] = answer.mask
+        text = json.dumps(rest).encode() if rest else b""
+        if len(text) > _HEAD_BYTES - _HEAD.size:
             raise ValueError("an answer longer than any")
-        place[: 4 + len(text)] = np.frombuffer(len(text).to_bytes(4, "big") + text, np.uint8)
-        at = _TEXT_BYTES
-        for picture in pictures:
-            place[at : at + picture.size] = picture.reshape(-1)
-            at += picture.size
+        head = self._heads[place]
+        _HEAD.pack_into(self._bytes, head, *numbers, len(text))
+        self._bytes[head + _HEAD.size : head + _HEAD.size + len(text)] = text
         self._count[0] += 1
 
-    def take(self, number: int) -> tuple[dict[str, Any], Grey]:
-        """Answer `number`, from 0, and a copy of what is in its place for pictures."""
-        place = self._place(number)
-        length = int.from_bytes(place[:4].tobytes(), "big")
-        return json.loads(place[4 : 4 + length].tobytes()), place[_TEXT_BYTES:].copy()
-
-    def _place(self, number: int) -> Grey:
-        first = 8 + number % _PLACES * self._room
-        return self._bytes[first : first + self._room]
+    def take(self, number: int) -> Answer:
+        """Answer `number`, from 0, with copies of its pictures."""
+        place = number % self._places
+        head = self._heads[place]
+        width, height, content_hash, mask_hash, length = _HEAD.unpack_from(self._bytes, head)
+        rest = json.loads(self._bytes[head + _HEAD.size : head + _HEAD.size + length]) if length else {}
+        if "reason" in rest:
+            return Unusable(rest["reason"])
+        return Decoded(
+            pixels=self._pixels[place].copy(),
+            content_hash=content_hash.decode(),
+            width=width,
+            height=height,
+            mask=self._masks[place].copy() if self._masks else None,
+            mask_hash=mask_hash.rstrip(b"\0").decode(),
+            attributes=rest.get("attributes", {}),
+        )
 
 
 def main() -> None:
@@ -86,11 +118,11 @@ def main() -> None:
     _limit(how)
     os.write(out, b".")
     while line := _next_line():
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         for path in json.loads(line):
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(how.file_seconds)
-            slots.put(*_decode(path, how))
-            signal.alarm(0)
+            slots.put(_decode(path, how))
+        signal.alarm(0)
         os.write(out, b".")
 
 
@@ -110,16 +142,13 @@ def _limit(how: How) -> None:
         resource.setrlimit(what, (most, most))
 
 
-def _decode(path: str, how: How) -> tuple[dict[str, Any], list[Grey]]:
+def _decode(path: str, how: How) -> Answer:
     try:
-        found = decode_file(path, how)
+        return decode_file(path, how)
     except Unusable as unusable:
-        return {"reason": unusable.reason}, []
+        return unusable
     except MemoryError:
-        return {"reason": "out_of_memory"}, []
-    told = ("content_hash", "width", "height", "mask_hash", "attributes")
-    answer = {name: getattr(found, name) for name in told}
-    return answer, [found.pixels] if found.mask is None else [found.pixels, found.mask]
+        return Unusable("out_of_memory")
 
 
 if __name__ == "__main__":
