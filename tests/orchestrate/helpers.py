@@ -30,7 +30,7 @@ k = 2
 [train]
 backbone = "mobilenet_v3_small"
 init = "scratch"
-budgets = [20, 200]
+budgets = [20, 100]
 batch_size = 8
 rate = 1e-2
 checkpoint_every = 10

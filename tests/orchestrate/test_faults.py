@@ -130,7 +130,7 @@ def test_damaged_result_is_made_again(undisturbed: Path, tmp_path: Path) -> None
     shutil.copytree(undisturbed / "prepared", tmp_path / "prepared")
     shutil.copytree(undisturbed / "runs", tmp_path / "runs")
     fold = tmp_path / "runs/small/mobilenet_v3_small/fold1"
-    with (fold / "predictions-200.parquet").open("r+b") as file:
+    with (fold / "predictions-100.parquet").open("r+b") as file:
         file.write(b"PAR?")  # Parquet begins with PAR1
     done = cxrtl("run", experiment(tmp_path), "--home", tmp_path, "--json")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -24,7 +24,7 @@ def test_everything_is_where_it_should_be(undisturbed: Path) -> None:
     assert [name for name in expected.split() if not (run / name).exists()] == []
     fold = {path.name for path in (run / "mobilenet_v3_small" / "fold0").iterdir()}
     milestones = {
-        f"{kind}-{b}.{end}" for b in (20, 200) for kind, end in (("weights", "safetensors"), ("predictions", "parquet"))
+        f"{kind}-{b}.{end}" for b in (20, 100) for kind, end in (("weights", "safetensors"), ("predictions", "parquet"))
     }
     assert fold == milestones | {"curve.jsonl", "log.jsonl", "result.json"}
     assert list(run.glob("**/.*.part")) == []
@@ -36,9 +36,9 @@ def test_tensorboard_shows_curves_and_budgets_as_hparams(undisturbed: Path) -> N
 
     folder = undisturbed / "runs/small/tensorboard/mobilenet_v3_small/fold0"
     board = EventAccumulator(str(folder)).Reload()
-    assert [event.step for event in board.Scalars("training/loss")] == list(range(5, 201, 5))
-    assert [event.step for event in board.Scalars("held_out/accuracy")] == [20, 200]
-    for budget in (20, 200):
+    assert [event.step for event in board.Scalars("training/loss")] == list(range(5, 101, 5))
+    assert [event.step for event in board.Scalars("held_out/accuracy")] == [20, 100]
+    for budget in (20, 100):
         kept = EventAccumulator(str(folder / f"budget-{budget}")).Reload()
         plugin = kept.PluginTagToContent("hparams")
         assert b"budget" in plugin["_hparams_/session_start_info"]
@@ -49,7 +49,7 @@ def test_tensorboard_shows_pooled_metrics_and_the_drawings(undisturbed: Path) ->
 
     root = undisturbed / "runs/small/tensorboard/pooled"
     board = EventAccumulator(str(root), size_guidance={"images": 0}).Reload()
-    assert [event.step for event in board.Images("report/roc")] == [20, 200]
+    assert [event.step for event in board.Images("report/roc")] == [20, 100]
     figure = (undisturbed / "runs/small/figures/confusion.png").read_bytes()
     assert board.Images("report/confusion")[0].encoded_image_string == figure
     summary = json.loads((undisturbed / "runs/small/summary.json").read_text())
@@ -61,7 +61,7 @@ def test_tensorboard_shows_pooled_metrics_and_the_drawings(undisturbed: Path) ->
 
 def test_every_image_is_predicted_once_by_models_that_did_not_see_its_patient(undisturbed: Path) -> None:
     folds = pd.read_parquet(undisturbed / "runs/small/folds.parquet")
-    for budget in (20, 200):
+    for budget in (20, 100):
         pooled = pd.concat(frame for path, frame in scores(undisturbed).items() if f"-{budget}." in path)
         assert sorted(pooled["image_id"]) == sorted(folds["image_id"])
         merged = pooled.merge(folds, on="image_id")
@@ -198,7 +198,7 @@ def test_staged_run_keeps_its_lineage(undisturbed: Path, tmp_path: Path) -> None
     run = undisturbed / "runs/later"
     resolved = json.loads((run / "experiment.resolved.json").read_text())
     (stage,) = resolved["lineage"]["mobilenet_v3_small"]
-    assert stage["patients_compared"] and stage["init"] == "scratch" and stage["iterations"] == 200
+    assert stage["patients_compared"] and stage["init"] == "scratch" and stage["iterations"] == 100
     decides = resolved["decides"]["arms"]["mobilenet_v3_small"]
     assert decides["features"] == {"views": 2, "kept": True}
     assert decides["train"]["stages"] == [stage["run_hash"]]

@@ -229,6 +229,7 @@ def test_ungrouped_and_synthetic_are_stamped(make: Callable[[Fake], RunDir]) -> 
     assert body.index("Ungrouped:") < body.index("<h1>")
 
 
+@pytest.mark.slow
 def test_thirty_arms(thirty: RunDir) -> None:
     found = Page(thirty.path("report.html").read_text())
     assert "23 more arms" in found.text and "The first 7 arms are in colour" in found.text

@@ -27,8 +27,8 @@ from cxrtl.data.images.rules import Answer, Decoded, How, Unusable
 
 IDLE_SECONDS = 60
 BATCHES = 2  # batches in flight: neither process waits after each
-_BATCH = (12, 64)  # files a batch: at least, and at most: with more, the two processes take turns on a core less often
-_ROOM_BYTES = 2**24  # for pictures, where the least batches need no more
+_BATCH = (12, 64)  # files a batch: at least, and at most; with more, the two processes take turns on a core less often
+_ROOM_BYTES = 2**24  # for the pictures of all, unless the least batches take more
 _HEAD = struct.Struct("=qq64s64sI")  # width, height, hashes of the picture and the mask, and how long the text is
 _HEAD_BYTES = 4096
 
