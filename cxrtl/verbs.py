@@ -194,7 +194,7 @@ def bench(
     backbone: Annotated[str, typer.Option(help="Any classification model of torchvision.")] = "resnet50",
     batch: Annotated[int, typer.Option(help="Images an iteration.")] = 25,
     size: Annotated[int, typer.Option(help="Side of the images, pixels.")] = 224,
-    steps: Annotated[int, typer.Option(help="Steps each loop is timed over; 0: as suits the device.")] = 0,
+    steps: Annotated[int, typer.Option(help="Steps each loop is timed over; 0: as suits device and network.")] = 0,
     rounds: Annotated[int, typer.Option(help="Rounds of every loop in turn.")] = 5,
     out: Annotated[Path, typer.Option(help="Folder for the JSON file.")] = Path("benchmarks"),
     as_json: Json = False,

@@ -44,7 +44,8 @@ folds_per_gpu = {folds_per_gpu}
 """
 
 
-_STEPS = {"cpu": 10, "cuda": 300}
+_STEPS = {"cpu": 10, "cuda": 300}  # that each loop is timed over, at least
+_SECONDS = 10  # and so long at half the peak of a CPU: a small network's ten steps are over within a hiccup
 _WARM = 5  # steps of cxrtl that are not counted, up to its first line of the curve
 _WARM_GPU = 50
 _AUTO_PACK = 8  # folds a GPU that two waves are made for where the run itself chooses how many share one
@@ -52,7 +53,7 @@ _AUTO_PACK = 8  # folds a GPU that two waves are made for where the run itself c
 
 @dataclass(frozen=True)
 class Wish:
-    """What to measure: `steps` each loop is timed over (0: as many as suit the device), `rounds` each is run."""
+    """What to measure: `steps` each loop is timed over (0: as suits device and network), `rounds` each is run."""
 
     backbone: str = "resnet50"
     batch: int = 25
@@ -69,16 +70,17 @@ def measure(wish: Wish, say: Say) -> dict[str, Any]:
         TrialError: a loop failed; the message ends with its last words.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    wish = wish if wish.steps else replace(wish, steps=_STEPS[device.type])
     cores = len(os.sched_getaffinity(0))
     devices.settle(cores)
     form = precision.choose("auto", device)
     flops = limits.training_flops(wish.backbone, wish.size)
     peak = {kind: limits.matmul_flops(kind, device) for kind in ("bf16", "fp32")}
+    wish = wish if wish.steps else replace(wish, steps=_steps(device, peak[form], flops * wish.batch))
     found: dict[str, Any] = {
         "backbone": wish.backbone,
         "batch": wish.batch,
         "size": wish.size,
+        "steps": wish.steps,
         "device": devices.name(device),
         "precision": form,
         "flop_per_image": flops,
@@ -106,6 +108,12 @@ def measure(wish: Wish, say: Say) -> dict[str, Any]:
             say(", ".join(f"{name} {rates[name]:.2f}" for name in [*layouts, "cxrtl"]))
     found["threads"] = threads
     return {**found, **_summary(found, list(layouts))}
+
+
+def _steps(device: torch.device, peak: float, flops: float) -> int:
+    """As many as suit the device: `peak` in operations a second, `flops` of a step."""
+    long = _SECONDS * peak / 2 / flops if device.type == "cpu" else 0
+    return max(_STEPS[device.type], round(long))
 
 
 def _summary(found: dict[str, Any], layouts: list[str]) -> dict[str, Any]:

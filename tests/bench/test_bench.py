@@ -54,6 +54,13 @@ def test_ratios_are_of_each_round_by_itself() -> None:
     assert summary["share_of_peak"]["plain"] == pytest.approx(0.15)
 
 
+def test_small_networks_are_timed_over_more_steps() -> None:
+    """On a CPU of 400 GFLOP/s: ten seconds at half of that, ten steps at least."""
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert bench._steps(cpu, 4e11, 4e10) == 50 and bench._steps(cpu, 4e11, 6e11) == 10
+    assert bench._steps(gpu, 8e14, 6e11) == 300
+
+
 def test_a_loop_that_fails_is_told() -> None:
     with pytest.raises(TrialError, match="'plain' failed"):
         bench._together(Task("plain", "no-such-network", 4, 64, 1, 1, "fp32", "cpu"), 1)
