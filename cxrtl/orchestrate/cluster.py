@@ -81,6 +81,8 @@ def connect(address: str | None, verbose: bool, cpus: int | None = None) -> Iter
             )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise PlanError(f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}") from None
+    if address == OWN and not verbose:
+        _spare_log_monitor()
     lost = threading.Event()
     try:
         context = ray.data.DataContext.get_current()
@@ -153,6 +155,13 @@ def _to_itself() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
         with suppress(OSError):  # there is none, or it is not ours to change
             Path("~/.ray/auth_token").expanduser().chmod(0o600)
+
+
+def _spare_log_monitor() -> None:
+    """End the process that passes on what workers print: nobody listens, and it takes most of a hundredth of a core."""
+    node = ray._private.worker._global_node
+    if node is not None and ray_constants.PROCESS_TYPE_LOG_MONITOR in node.all_processes:
+        node.kill_log_monitor(check_alive=False)
 
 
 def _found(address: str) -> str:

@@ -89,3 +89,4 @@ def test_nothing_listens_beyond_loopback_and_no_secret_is_kept(tmp_path: Path) -
     assert not [(address, who) for address, who in sockets if address.partition(":")[0] not in LOOPBACK]
     assert not [line for line in lines if b"hush-" in line]
     assert len(kept) > 20 and not told
+    assert not [line for line in lines if b"log_monitor" in line.split(b"--")[0]]  # nobody would read what it passes on
