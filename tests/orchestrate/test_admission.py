@@ -44,7 +44,6 @@ def test_cluster_that_asks_for_a_token(tmp_path: Path) -> None:
     assert found["came"] == 10**6
 
 
-@pytest.mark.slow
 def test_cluster_that_asks_for_none(tmp_path: Path) -> None:
     """A token of this user's, left from a Ray of their own, does not keep the cluster's workers out."""
     found = told("disabled", tmp_path)
