@@ -81,10 +81,10 @@ def connect(address: str | None, verbose: bool, cpus: int | None = None) -> Iter
             )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise PlanError(f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}") from None
-    if address == OWN and not verbose:
-        _spare_log_monitor()
     lost = threading.Event()
     try:
+        if address == OWN and not verbose:
+            _spare_log_monitor()
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = verbose
         context.use_datasource_v2 = False  # which starts 32 processes to read the last bytes of a few Parquet files

@@ -79,7 +79,6 @@ class Guard:
 
     def __init__(self, how: How) -> None:
         self.how = how
-        self._most = batch_size(how)  # files a batch
         self.owner = os.getpid()
         self.busy = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -162,8 +161,8 @@ class Guard:
     def _batch(self) -> list[str]:
         """The next few lines to send."""
         batch: list[str] = []
-        room = _BATCH_BYTES
-        while len(batch) < self._most:
+        room, most = _BATCH_BYTES, batch_size(self.how)
+        while len(batch) < most:
             if self._sent == len(self._open):
                 self._open.extend(itertools.islice(self._lines, 1))
             if self._sent == len(self._open) or (batch and len(self._open[self._sent]) > room):
