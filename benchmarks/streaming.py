@@ -87,7 +87,7 @@ def resident(folder: Path, images: int, size: int, rounds: int) -> None:
     data = Data(source="phantom", phantom_patients=images // 2, phantom_images_per_patient=2, image_size=size)
     with cluster.connect("local", verbose=False):
         made = prepare(manifest.build(data, b""), data, folder / "prepared")
-        blocks, tested = feed.images(made).iterator(), np.arange(made.images) % 10 == 0
+        blocks, tested = feed.images(made), np.arange(made.images) % 10 == 0
         seconds = []
         for _ in range(rounds):
             started = time.perf_counter()

@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import ray
 import ray.data
 
 from cxrtl import storage
 from cxrtl.data.shards import PICTURES
 from cxrtl.records import Prepared, label_columns
 
+Blocks = Sequence["ray.ObjectRef[pa.Table]"]  # all images, in the object store
 _COLUMNS = ["row", "image_id", "patient_id", "label"]
 
 
@@ -33,8 +35,8 @@ class Part:
     targets: npt.NDArray[Any] | None
 
 
-def images(prepared: Prepared, *, streamed: bool = False) -> ray.data.Dataset:
-    """All images as a materialised Ray dataset: the shards are read once; the blocks live in the object store.
+def images(prepared: Prepared, *, streamed: bool = False) -> Blocks:
+    """All images in the object store: the shards are read once, and trials take them from there.
 
     `streamed`: without pixels and masks.
     """
@@ -43,7 +45,7 @@ def images(prepared: Prepared, *, streamed: bool = False) -> ray.data.Dataset:
     if streamed:
         columns = [name for name in columns if name not in PICTURES]
     read = partial(ray.data.read_parquet, shards, filesystem=files, file_extensions=["parquet"])
-    found: ray.data.Dataset = read().select_columns(columns).materialize()
+    found: Blocks = read().select_columns(columns).materialize().to_arrow_refs()
     return found
 
 
@@ -54,20 +56,16 @@ def _target_columns(prepared: Prepared) -> list[str]:
 
 
 def collect(
-    shard: ray.data.DataIterator,
+    blocks: Blocks,
     prepared: Prepared,
     wanted: Sequence[npt.NDArray[np.bool_]],
     *,
     once: bool = False,
 ) -> list[Part]:
-    """Gather a dataset into memory, in the order of the prepared set whatever the order of its blocks: a part for each
+    """Gather images into memory, in the order of the prepared set whatever the order of the blocks: a part for each
     of `wanted`, `[N]` True for the images it takes. `once`: their pixels and masks are left out, and in a further part
     that has all images."""
-    whole_blocks: Any = shard.iter_batches(batch_size=None, batch_format="pyarrow")  # type: ignore[arg-type]
-    names = [*_COLUMNS, *_target_columns(prepared), "pixels"]
-    table = pa.concat_tables(
-        block.select([name for name in names if name in block.column_names]) for block in whole_blocks
-    )
+    table = pa.concat_tables(ray.get(list(blocks)))
     order = np.argsort(table["row"].to_numpy(), kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(len(order))

@@ -15,6 +15,7 @@ import ray
 import ray.data
 from ray._private import ray_constants
 from ray._private.services import canonicalize_bootstrap_address_or_die
+from ray.data._internal.stats import STATS_ACTOR_NAME, STATS_ACTOR_NAMESPACE
 
 from cxrtl import interrupt
 from cxrtl.errors import PlanError
@@ -23,6 +24,7 @@ from cxrtl.orchestrate import admission
 ANSWER_WITHIN = 10.0  # seconds
 LOOK_EVERY = 1.0  # seconds
 OWN = "local"  # a Ray of our own on this machine
+_DATA_ACTORS = ((STATS_ACTOR_NAME, STATS_ACTOR_NAMESPACE), 2 * ("AutoscalingCoordinator",))  # and their namespaces
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def connect(address: str | None, verbose: bool, cpus: int | None = None) -> Iter
     lost = threading.Event()
     try:
         if address == OWN and not verbose:
-            _spare_log_monitor()
+            _spare_services()
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = verbose
         context.use_datasource_v2 = False  # which starts 32 processes to read the last bytes of a few Parquet files
@@ -157,11 +159,26 @@ def _to_itself() -> Iterator[None]:
             Path("~/.ray/auth_token").expanduser().chmod(0o600)
 
 
-def _spare_log_monitor() -> None:
-    """End the process that passes on what workers print: nobody listens, and it takes most of a hundredth of a core."""
+def _spare_services() -> None:
+    """End what passes on what workers print, serves the dashboard, and asks for nodes: nobody listens, and together
+    they take more than a hundredth of a core."""
     node = ray._private.worker._global_node
-    if node is not None and ray_constants.PROCESS_TYPE_LOG_MONITOR in node.all_processes:
+    if node is None:
+        return
+    if ray_constants.PROCESS_TYPE_LOG_MONITOR in node.all_processes:
         node.kill_log_monitor(check_alive=False)
+    if ray_constants.PROCESS_TYPE_DASHBOARD in node.all_processes:
+        node.kill_dashboard(check_alive=False)
+    if ray_constants.PROCESS_TYPE_MONITOR in node.all_processes:
+        node.kill_monitor(check_alive=False)
+
+
+def spare_data_actors() -> None:
+    """End the actors that Ray Data keeps for its next dataset, which would start them again: idle, each takes a
+    hundredth of a core, for as long as a run trains."""
+    for name, namespace in _DATA_ACTORS:
+        with suppress(ValueError):  # there is none
+            ray.kill(ray.get_actor(name, namespace))
 
 
 def _found(address: str) -> str:

@@ -15,7 +15,6 @@ from typing import Any
 
 import pandas as pd
 import ray
-import ray.data
 import ray.train
 import ray.train.torch
 import torch
@@ -42,7 +41,7 @@ HEARTBEAT = 1.0  # seconds between progress files
 _TRIAL = "cxrtl_trial"  # what a fault bears of the trial that it befell
 
 
-def fold_trial(config: dict[str, Any], images: ray.data.Dataset, shared: tuple[Any]) -> None:
+def fold_trial(config: dict[str, Any], images: feed.Blocks, shared: tuple[Any]) -> None:
     """The Tune trainable; `shared`: the job, in the object store. A fault that another try cannot mend is reported, not
     raised: Tune would try it again.
 
@@ -80,7 +79,7 @@ def fold_loop(config: dict[str, Any]) -> None:
     if job.flat and storage.at(job.flat.path):
         flat.make_here(job.prepared)
     here = ray.train.torch.get_device()
-    parts, whole = supply.gather(job, trials, ray.train.get_dataset_shard("images"), here, workers.first)
+    parts, whole = supply.gather(job, trials, config["images"], here, workers.first)
     runs = [
         FoldRun(job, trial, *part, here, started, workers, whole) for trial, part in zip(trials, parts, strict=True)
     ]

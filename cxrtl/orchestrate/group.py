@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import ray.data
-from ray.train import DataConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train import RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from cxrtl import rundir
+from cxrtl.data import feed
 from cxrtl.errors import CxrtlError, of_system
 from cxrtl.learn.parallel import PeerLost
 from cxrtl.orchestrate.job import Job
@@ -31,10 +31,10 @@ def trial_resources(share: Share) -> dict[str, float]:
 
 
 def train(
-    loop: Callable[[dict[str, Any]], None], job: Job, shared: Any, trials: Sequence[Trial], images: ray.data.Dataset
+    loop: Callable[[dict[str, Any]], None], job: Job, shared: Any, trials: Sequence[Trial], images: feed.Blocks
 ) -> None:
-    """Run `loop` with `job` and `trials` to its end: here, or, taking the job from the object store (`shared`), in as
-    many processes as it shares a fold out among, on whatever nodes.
+    """Run `loop` with `job`, `trials` and `images` to its end: here, or, taking the job from the object store
+    (`shared`), in as many processes as it shares a fold out among, on whatever nodes.
 
     Raises:
         TrainingFailedError, RayActorError: a worker died, or left after notice; another try goes on from the saved
@@ -44,25 +44,22 @@ def train(
     if share.workers == 1:
         TorchTrainer(
             loop,
-            train_loop_config={"job": job, "trials": trials},
+            train_loop_config={"job": job, "trials": trials, "images": images},
             scaling_config=ScalingConfig(num_workers=0, use_gpu=share.gpus > 0),
-            datasets={"images": images},  # blocks are shared, not copied
         ).fit()
         return
 
     def in_worker(config: dict[str, Any]) -> None:
-        loop({"job": ray.get(config["job"]), "trials": config["trials"]})
+        loop({**config, "job": ray.get(config["job"])})
 
     each = {"CPU": share.cpus, "GPU": share.gpus} if share.gpus else {"CPU": share.cpus}
     with tempfile.TemporaryDirectory(prefix="cxrtl-train-") as scratch:  # nothing of Train's own is kept
         trainer = TorchTrainer(
             in_worker,
-            train_loop_config={"job": shared, "trials": trials},
+            train_loop_config={"job": shared, "trials": trials, "images": images},
             scaling_config=ScalingConfig(num_workers=share.workers, use_gpu=share.gpus > 0, resources_per_worker=each),
             run_config=RunConfig(name="fold", storage_path=scratch),
             torch_config=TorchConfig(timeout_s=_PATIENCE),
-            datasets={"images": images},
-            dataset_config=DataConfig(datasets_to_split=[]),  # every worker takes its rows of each batch by itself
         )
         try:
             trainer.fit()

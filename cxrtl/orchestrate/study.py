@@ -230,7 +230,9 @@ def _go_on(folder: RunDir, todo: _Todo, saved: dict[str, Any] | None, session: S
         watcher.stage("writing pixels to stream")
     file = flat.make(todo.prepared) if drawn.streams else None
     watcher.stage("reading images")
-    images = feed.images(todo.prepared, streamed=drawn.streams)
+    images, own = feed.images(todo.prepared, streamed=drawn.streams), cluster.address_of(options.address) == cluster.OWN
+    if own:
+        cluster.spare_data_actors()
     job = Job(
         run=folder,
         hashes=hashes,
@@ -244,7 +246,7 @@ def _go_on(folder: RunDir, todo: _Todo, saved: dict[str, Any] | None, session: S
         share=share,
         bank=bank,
         flat=file,
-        metered=cluster.address_of(options.address) != cluster.OWN,
+        metered=not own,
     )
     most = plan.most_at_once(experiment.resources, drawn, job.metered)
     watcher.training(folder)

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-import ray.data
 import torch
 
 from cxrtl.data import feed
@@ -20,7 +19,7 @@ SHARED_ON = ("cuda",)  # kinds of devices on which a process's folds share one c
 
 
 def gather(
-    job: Job, trials: Sequence[Trial], shard: ray.data.DataIterator, device: torch.device, first: bool
+    job: Job, trials: Sequence[Trial], blocks: feed.Blocks, device: torch.device, first: bool
 ) -> tuple[list[tuple[feed.Part, feed.Part]], loop.Images | None]:
     """What each trial trains on and what it holds out, nothing unless this worker is the `first`. On a GPU these
     lack pixels and masks, and all images come along, for `images`."""
@@ -28,7 +27,7 @@ def gather(
     if once:
         gc.collect()  # what earlier folds of this process have on the GPU, if still
     masks = [mask for trial in trials for mask in (~job.tested(trial), job.tested(trial) & first)]
-    parts = feed.collect(shard, job.prepared, masks, once=once)
+    parts = feed.collect(blocks, job.prepared, masks, once=once)
     whole = parts.pop() if once else None
     pairs = list(zip(parts[::2], parts[1::2], strict=True))
     if whole is None or all(trial.arm in job.bank.uses for trial in trials):

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import ray.data
 from ray import tune
 from ray.exceptions import RayTaskError
 from ray.tune.execution import class_cache
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from cxrtl import storage
+from cxrtl.data import feed
 from cxrtl.errors import TrialError, last_line
 from cxrtl.learn import state
 from cxrtl.orchestrate.fold import Job, fold_trial
@@ -94,7 +94,7 @@ def _announced(error: Exception | None) -> bool:
     return bool(getattr(cause, "preempted", False))
 
 
-def run(job: Job, plan: Plan, images: ray.data.Dataset, at_once: int, verbose: bool = False) -> None:
+def run(job: Job, plan: Plan, images: feed.Blocks, at_once: int, verbose: bool = False) -> None:
     """Run what the ledger lacks, longest first, `at_once` processes where there is room; returns when every trial's
     result is in it.
 
@@ -128,7 +128,7 @@ def run(job: Job, plan: Plan, images: ray.data.Dataset, at_once: int, verbose: b
     )
 
 
-def _trainable(job: Job, images: ray.data.Dataset) -> Callable[..., None]:
+def _trainable(job: Job, images: feed.Blocks) -> Callable[..., None]:
     made: Callable[..., None] = tune.with_parameters(fold_trial, images=images, shared=(ray.put(job),))
     return made
 

@@ -111,8 +111,8 @@ class _Images:
     def materialize(self) -> _Images:
         return self
 
-    def iter_batches(self, **_: Any) -> Iterator[pa.Table]:
-        yield self.table
+    def to_arrow_refs(self) -> list[pa.Table]:
+        return [self.table]
 
 
 def tiny(*, weights: None = None, num_classes: int = 2) -> nn.Module:
@@ -137,30 +137,23 @@ def _connect(address: str | None, verbose: bool) -> Iterator[list[cluster.Node]]
     yield [ALONE]
 
 
-def _train(job: fold.Job, plan: Plan, images: _Images, at_once: int, verbose: bool = False) -> None:
+def _train(job: fold.Job, plan: Plan, images: list[pa.Table], at_once: int, verbose: bool = False) -> None:
     for trial in plan.todo:
         try:
-            fold.fold_loop({"job": job, "trials": [trial]})
+            fold.fold_loop({"job": job, "trials": [trial], "images": images})
         except Exception as error:
             raise TrialError(group.describe(error, job.run.trial(trial) / "error.txt")) from None
 
 
 def stand_in(put: Callable[[Any, str, Any], None] = setattr) -> None:
     """`put` sets an attribute: for good, or as pytest's `monkeypatch.setattr` for a test."""
-    read: list[_Images] = []
-
-    def read_parquet(folder: str, **_: Any) -> _Images:
-        read.append(_Images(folder))
-        return read[-1]
-
     tiny.__module__ = "torchvision.models.tiny"  # where the names of backbones are taken from
     known = (*backbones.names(), "tiny")
     put(vision.models._api, "BUILTIN_MODELS", {**vision.models._api.BUILTIN_MODELS, "tiny": tiny})
     put(backbones, "names", lambda: known)
     put(shards, "SLICE", 12)  # two shards
     put(ray.data, "from_items", lambda items, **_: _Rows(items))
-    put(ray.data, "read_parquet", read_parquet)
-    put(ray.train, "get_dataset_shard", lambda name: read[-1])
+    put(ray.data, "read_parquet", lambda folder, **_: _Images(folder))
     put(ray.train.torch, "get_device", lambda: torch.device("cpu"))
     put(ray, "cluster_resources", lambda: {"CPU": 1.0})
     put(cluster, "nodes", lambda: [ALONE])
@@ -169,6 +162,7 @@ def stand_in(put: Callable[[Any, str, Any], None] = setattr) -> None:
     put(ray, "get", list)
     put(ray, "remote", lambda **_: lambda work: SimpleNamespace(remote=work))
     put(cluster, "connect", _connect)
+    put(cluster, "spare_data_actors", lambda: None)
     put(probe.Prober, "time", lambda *_: probe.Probe("cpu", "", "fp32", 0.01, 1000))
     put(fold, "Writer", AtOnce)
     put(sweep, "run", _train)

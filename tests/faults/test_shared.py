@@ -41,8 +41,8 @@ def test_images_shared_and_folds_side_by_side_give_the_same_files(
     assert files(tmp_path / "shared") == own
     assert sorted(shared) == [False, False, True, True]  # the frozen arm has features
 
-    def all_at_once(job: fold.Job, plan: Any, *_: Any) -> None:
-        fold.fold_loop({"job": job, "trials": list(plan.todo)})
+    def all_at_once(job: fold.Job, plan: Any, images: Any, *_: Any) -> None:
+        fold.fold_loop({"job": job, "trials": list(plan.todo), "images": images})
 
     monkeypatch.setattr(sweep, "run", all_at_once)
     assert files(tmp_path / "packed") == own
