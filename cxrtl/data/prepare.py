@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import ray.data
@@ -142,12 +143,12 @@ def _stream(pieces: list[str], layout: Layout) -> Iterator[tuple[int, Shard]]:
 
 
 def shares(slices: int, cpus: int) -> list[range]:
-    """Runs of slices, a task each: half of what is left, in equal parts for all CPUs, and so on to single ones, so that
+    """Runs of slices, a task each: two thirds of what is left, in equal parts for all CPUs, and so on to single ones:
     few tasks do most, and no CPU waits long for another's at the end."""
     found: list[range] = []
     begin = 0
     while begin < slices:
-        size = max(1, (slices - begin) // (2 * cpus))
+        size = max(1, (slices - begin) * 2 // (3 * cpus))
         for first in range(begin, min(begin + size * cpus, slices), size):
             found.append(range(first, min(first + size, slices)))
         begin = found[-1].stop
@@ -205,7 +206,7 @@ def _write_skipped(shards: list[Shard], out: Path) -> None:
 
 def _describe(manifest: Manifest, how: How, out: Path, shards: list[Shard]) -> Prepared:
     hashes = [digest for shard in shards for digest in shard.hashes]
-    frame = manifest.frame.assign(content_hash=pd.array(hashes, dtype="string"))
+    frame = manifest.frame.assign(content_hash=np.array(hashes, object))
     if how.structures:
         frame["mask"] = [digest for shard in shards for digest in shard.masks]
     frame = frame.dropna(subset="content_hash")

@@ -34,8 +34,10 @@ from cxrtl.records import MANIFEST_COLUMNS, SIZE_COLUMNS, Manifest
 
 VERSION = 5  # of the prepared set: layout, decoding and hashes
 SLICE = 256  # images a shard
+_SEVERAL = 64  # slices whose rows are read from the manifest at once
 
 PICTURES = ("pixels", "mask")  # the columns that are no index
+_Room = list[npt.NDArray[np.uint8]]  # for pixels and masks, `[SLICE, bytes]`: of one slice after the other
 _STANDS = f"{REFUSED}stands:"  # no path: one answer for a slice of which nothing is to be decoded
 
 _INDEX_TYPES = {
@@ -105,10 +107,12 @@ def extra_types(manifest: Manifest) -> dict[str, str]:
 
 def slices(manifest: Manifest, site_key: str = "") -> Iterator[str]:
     """The manifest cut into slices of `SLICE` rows, each as JSON: position of its first row, its columns, the key."""
-    frame = manifest.frame
-    for first in range(0, len(frame), SLICE):
-        columns = _columns(frame.iloc[first : first + SLICE])
-        yield json.dumps({"first": first, "columns": columns, "site_key": site_key})
+    frame, several = manifest.frame, _SEVERAL * SLICE
+    for begin in range(0, len(frame), several):
+        columns = _columns(frame.iloc[begin : begin + several])
+        for first in range(begin, min(begin + several, len(frame)), SLICE):
+            own = {name: values[first - begin :][:SLICE] for name, values in columns.items()}
+            yield json.dumps({"first": first, "columns": own, "site_key": site_key})
 
 
 def _columns(frame: pd.DataFrame) -> dict[str, list[Any]]:
@@ -140,13 +144,14 @@ def make_shards(pieces: Iterable[tuple[int, str]], layout: Layout) -> Iterator[t
             yield from [_STANDS] if piece.made else piece.columns["path"]
 
     answers = decode_all(paths(), first.how)
+    room = [np.empty((SLICE, size), np.uint8) for size in (first.how.pixel_bytes, first.how.mask_bytes)]
     for answer in answers:
         piece = begun.popleft()
         if piece.made:
             yield piece.number, piece.made
         else:
             own = itertools.chain([answer], itertools.islice(answers, len(piece.columns["path"]) - 1))
-            yield piece.number, _make(piece, own, layout)
+            yield piece.number, _make(piece, own, layout, room)
 
 
 @dataclass(frozen=True)
@@ -185,8 +190,8 @@ def _made(path: Path, made_from: str) -> Shard | None:
     return found if intact else None
 
 
-def _make(piece: _Slice, answers: Iterator[Answer], layout: Layout) -> Shard:
-    table, told = _decode(piece, answers, layout)
+def _make(piece: _Slice, answers: Iterator[Answer], layout: Layout, room: _Room) -> Shard:
+    table, told = _decode(piece, answers, layout, room)
     rundir.write_atomic(piece.path, lambda part: _write(part, table))
     shard = Shard(
         file=piece.path.name,
@@ -228,10 +233,9 @@ def _signature(path: str) -> list[int] | None:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _decode(piece: _Slice, answers: Iterator[Answer], layout: Layout) -> tuple[pa.Table, dict[str, Any]]:
-    """The shard's rows, and what its ledger says of the images."""
-    how, columns, most = layout.how, piece.columns, len(piece.columns["path"])
-    pixels, masks = (np.empty((most, size), np.uint8) for size in (how.pixel_bytes, how.mask_bytes))
+def _decode(piece: _Slice, answers: Iterator[Answer], layout: Layout, room: _Room) -> tuple[pa.Table, dict[str, Any]]:
+    """The shard's rows, whose pictures stay in `room`, and what its ledger says of the images."""
+    how, columns, (pixels, masks) = layout.how, piece.columns, room
     hashes: list[str | None] = []
     mask_hashes: list[str | None] = []
     skipped: list[tuple[str, str]] = []
