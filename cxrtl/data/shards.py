@@ -111,7 +111,8 @@ def slices(manifest: Manifest, site_key: str = "") -> Iterator[str]:
     for begin in range(0, len(frame), several):
         columns = _columns(frame.iloc[begin : begin + several])
         for first in range(begin, min(begin + several, len(frame)), SLICE):
-            own = {name: values[first - begin :][:SLICE] for name, values in columns.items()}
+            at = first - begin
+            own = {name: values[at : at + SLICE] for name, values in columns.items()}
             yield json.dumps({"first": first, "columns": own, "site_key": site_key})
 
 
