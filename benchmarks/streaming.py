@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import ray
 import torch
 
 from cxrtl.config import Augment, Data, Train
@@ -91,7 +92,7 @@ def resident(folder: Path, images: int, size: int, rounds: int) -> None:
         seconds = []
         for _ in range(rounds):
             started = time.perf_counter()
-            feed.collect(blocks, made, [~tested, tested])
+            feed.collect(ray.get(blocks), made, [~tested, tested])
             seconds.append(time.perf_counter() - started)
     print(f"{made.images} images of {size} px from the object store: {statistics.median(seconds):.3f} s (median)")
 

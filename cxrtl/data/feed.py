@@ -11,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import ray
 import ray.data
 
 from cxrtl import storage
 from cxrtl.data.shards import PICTURES
 from cxrtl.records import Prepared, label_columns
 
-Blocks = Sequence["ray.ObjectRef[pa.Table]"]  # all images, in the object store
+Blocks = list["ray.ObjectRef[pa.Table]"]  # all images, in the object store
 _COLUMNS = ["row", "image_id", "patient_id", "label"]
 
 
@@ -56,16 +55,16 @@ def _target_columns(prepared: Prepared) -> list[str]:
 
 
 def collect(
-    blocks: Blocks,
+    blocks: Sequence[pa.Table],
     prepared: Prepared,
     wanted: Sequence[npt.NDArray[np.bool_]],
     *,
     once: bool = False,
 ) -> list[Part]:
-    """Gather images into memory, in the order of the prepared set whatever the order of the blocks: a part for each
-    of `wanted`, `[N]` True for the images it takes. `once`: their pixels and masks are left out, and in a further part
-    that has all images."""
-    table = pa.concat_tables(ray.get(list(blocks)))
+    """Gather images, in the order of the prepared set whatever the order of its `blocks`: a part for each of `wanted`,
+    `[N]` True for the images it takes. `once`: their pixels and masks are left out, and in a further part that has all
+    images."""
+    table = pa.concat_tables(blocks)
     order = np.argsort(table["row"].to_numpy(), kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(len(order))

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+import ray
 import torch
 
 from cxrtl.data import feed
@@ -27,7 +28,7 @@ def gather(
     if once:
         gc.collect()  # what earlier folds of this process have on the GPU, if still
     masks = [mask for trial in trials for mask in (~job.tested(trial), job.tested(trial) & first)]
-    parts = feed.collect(blocks, job.prepared, masks, once=once)
+    parts = feed.collect(ray.get(blocks), job.prepared, masks, once=once)
     whole = parts.pop() if once else None
     pairs = list(zip(parts[::2], parts[1::2], strict=True))
     if whole is None or all(trial.arm in job.bank.uses for trial in trials):

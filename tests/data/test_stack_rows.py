@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import ray
 
 from cxrtl.config import Data
 from cxrtl.data.feed import collect, images
@@ -84,7 +85,7 @@ class TestTable:
         assert prepared.skipped == {"mask_size": 1} and index["label"].eq("x").all() and index["target"].eq(-1).all()
         assert "mask" not in index and "pixels" not in index
         taken = np.array([True, False, False, False, True, True])
-        (part,) = collect(images(prepared), prepared, [taken])
+        (part,) = collect(ray.get(images(prepared)), prepared, [taken])
         assert part.pixels.shape == (3, 2, 32, 32) and part.targets.shape == (3, 32, 32)
         alone = decoded(
             How(32, channels=2, structures=1),

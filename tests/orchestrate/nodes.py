@@ -86,10 +86,10 @@ def lost_images(home: Path) -> dict[str, Any]:
         data = Data(source="phantom", positive="effusion", image_size=64, phantom_patients=150)
         prepared = study.prepare(data, home, session, Nobody())
         images = feed.images(prepared)
-        places = get_object_locations(list(images))
+        places = get_object_locations(images)
         made.add_node(num_cpus=1)
         made.remove_node(first, allow_graceful=False)
-        part = feed.collect(images, prepared, [np.ones(prepared.images, dtype=bool)])[0]
+        part = feed.collect(ray.get(images), prepared, [np.ones(prepared.images, dtype=bool)])[0]
     table = pq.read_table(shard_paths(prepared), columns=["image_id", "pixels"])
     assert part.pixels is not None
     return {
