@@ -163,13 +163,9 @@ def _spare_services() -> None:
     """End what passes on what workers print, serves the dashboard, and asks for nodes: nobody listens, and together
     they take more than a hundredth of a core."""
     node = ray._private.worker._global_node
-    if node is None:
-        return
-    if ray_constants.PROCESS_TYPE_LOG_MONITOR in node.all_processes:
+    if node is not None:
         node.kill_log_monitor(check_alive=False)
-    if ray_constants.PROCESS_TYPE_DASHBOARD in node.all_processes:
         node.kill_dashboard(check_alive=False)
-    if ray_constants.PROCESS_TYPE_MONITOR in node.all_processes:
         node.kill_monitor(check_alive=False)
 
 

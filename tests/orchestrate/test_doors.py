@@ -6,6 +6,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -31,23 +32,30 @@ def children(pid: int) -> Iterator[int]:
                 yield int(entry.name)
 
 
+def command_line(pid: int) -> bytes:
+    """Nothing of a process that has ended, as workers do that prepared images."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
 def listening(pids: list[int]) -> list[tuple[str, str]]:
     """(address, command line) of every TCP socket on which one of the processes waits for calls."""
     sockets = {}
     for pid in pids:
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            try:
-                target = str(link.readlink())
-            except OSError:
-                continue
-            if target.startswith("socket:["):
-                sockets[target[8:-1]] = pid
+        with suppress(OSError):  # it has ended
+            for link in list(Path(f"/proc/{pid}/fd").iterdir()):
+                with suppress(OSError):
+                    target = str(link.readlink())
+                    if target.startswith("socket:["):
+                        sockets[target[8:-1]] = pid
     found = []
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
             cells = line.split()
             if cells[3] == LISTENING and cells[9] in sockets:
-                words = Path(f"/proc/{sockets[cells[9]]}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+                words = command_line(sockets[cells[9]]).replace(b"\0", b" ").decode()
                 found.append((cells[1], words[:120]))
     return found
 
@@ -78,7 +86,7 @@ def test_nothing_listens_beyond_loopback_and_no_secret_is_kept(tmp_path: Path) -
             wait_for(lambda: training(tmp_path / "home", beyond=1), process)
             pids = list(children(int(mark)))
             sockets = listening(pids)
-            lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids if Path(f"/proc/{pid}").exists()]
+            lines = [command_line(pid) for pid in pids]
             assert process.wait(240) == 0, (tmp_path / "log").read_text()
         finally:
             process.kill()
