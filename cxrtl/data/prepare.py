@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ from cxrtl.records import FlowStep, Manifest, Prepared, label_columns
 __all__ = ["open_prepared", "prepare", "read_index", "shard_paths"]
 
 Progress = Callable[[int, int], None]
+_TELL_EVERY = 1.0  # seconds; each time costs Ray some milliseconds, here and in the driver
 _REPORT = "This is a fault in cxrtl or a lack of memory; finished shards are kept"
 
 
@@ -134,7 +136,7 @@ def _stream(pieces: list[str], layout: Layout) -> Iterator[tuple[int, Shard]]:
                     raise _cannot_write(Path(layout.folder), row["write_fault"], row["file"])
                 if row["fault"]:
                     raise PreparedError(f"a shard could not be made: {row['fault']}. {_REPORT}")
-                yield row["number"], Shard(**json.loads(row["shard"]))
+                yield from ((number, Shard(**shard)) for number, shard in json.loads(row["shards"]))
         except RayError as error:
             raise PreparedError(
                 f"a worker that decodes images failed ({type(error).__name__}): out of memory or a lost machine? Run "
@@ -156,12 +158,20 @@ def shares(slices: int, cpus: int) -> list[range]:
 
 
 def _task(row: dict[str, Any], layout: Layout) -> Iterator[dict[str, Any]]:
-    """A run of slices in a Ray worker, each told of as it is done. One whose worker dies starts again, and finds what
-    is made. Faults come back as text, the last of the run: Ray would log a raised one, with the slice's paths."""
-    told = {"number": -1, "shard": "", "file": "", "write_fault": "", "fault": ""}
+    """A run of slices in a Ray worker; what is done is told of at the end and about every `_TELL_EVERY`. One whose
+    worker dies starts again, and finds what is made. Faults come back as text, the last of the run: Ray would log a
+    raised one, with the slice's paths."""
+    told = {"shards": "[]", "file": "", "write_fault": "", "fault": ""}
+    done: list[tuple[int, dict[str, Any]]] = []
+    since = time.monotonic()
     try:
         for number, shard in make_shards(zip(row["numbers"], row["pieces"], strict=True), layout):
-            yield {**told, "number": number, "shard": json.dumps(asdict(shard))}
+            done.append((number, vars(shard)))
+            if time.monotonic() - since >= _TELL_EVERY:
+                yield {**told, "shards": json.dumps(done)}
+                done, since = [], time.monotonic()
+        if done:
+            yield {**told, "shards": json.dumps(done)}
     except OSError as error:
         file = Path(error.filename or "a shard").name
         yield {**told, "file": file, "write_fault": error.strerror or type(error).__name__}

@@ -14,7 +14,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +202,7 @@ def _make(piece: _Slice, answers: Iterator[Answer], layout: Layout, room: _Room)
         present=_present(table, layout.how.structures),
         **told,
     )
-    rundir.write_json(piece.path.with_suffix(".json"), asdict(shard))
+    rundir.write_json(piece.path.with_suffix(".json"), vars(shard))
     return shard
 
 

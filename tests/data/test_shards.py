@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -97,6 +98,19 @@ class TestWorker:
         row = {"numbers": [0], "pieces": [next(shards.slices(manifest))]}
         (result,) = prepare_module._task(row, layout)
         assert result["write_fault"] == "No space left on device" and not result["fault"]
+
+    @pytest.mark.parametrize(("every", "told"), [(0.0, [[3], [4], [5]]), (60.0, [[3, 4, 5]])])
+    def test_what_is_done_is_told_now_and_then_and_at_the_end(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, every: float, told: list[list[int]]
+    ) -> None:
+        monkeypatch.setattr(prepare_module, "_TELL_EVERY", every)
+        manifest = build(Data(source="phantom", phantom_patients=15, phantom_images_per_patient=1, image_size=32), b"")
+        layout = shards.Layout(str(tmp_path), How(32), manifest.classes, {})
+        row = {"numbers": [3, 4, 5], "pieces": list(shards.slices(manifest))}
+        found = [json.loads(result["shards"]) for result in prepare_module._task(row, layout)]
+        assert [[number for number, _ in shard] for shard in found] == told
+        for number, shard in itertools.chain(*found):
+            assert shards.Shard(**shard) == shards.read_ledger(tmp_path / shards.shard_name(number))
 
     def test_fault_in_a_worker_does_not_quote(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         def broken(paths: Iterable[str], how: How) -> None:
