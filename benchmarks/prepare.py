@@ -99,11 +99,16 @@ def cores(folder: Path, images: int, size: int, rounds: int) -> None:
                     found[name].append(measured[name](number))
     print(f"{images} images from {len(files)} files, {size} px, {rounds} rounds")
     print(f"first two shards        {start:8.1f} s")
-    loop = next(iter(found.values()))
+    loop, bare, prepared = found.values()
     for name, rates in found.items():
-        shares = [rate / (count * each) for rate, each in zip(rates, loop, strict=True)]
-        listing = ", ".join(f"{share:.2f}" for share in shares)
-        print(f"{name:<23} {median(rates):8.0f} images/s   {median(shares):.2f} of {count} loops ({listing})")
+        print(f"{name:<23} {median(rates):8.0f} images/s   {_of(rates, loop, count)} of {count} loops")
+    print(f"beside bare processes, which the machine may not give all of its cores: {_of(prepared, bare)}")
+
+
+def _of(rates: list[float], others: list[float], count: int = 1) -> str:
+    """Median and all of the rounds' ratios."""
+    ratios = [rate / (count * other) for rate, other in zip(rates, others, strict=True)]
+    return f"{median(ratios):.2f} ({', '.join(f'{ratio:.2f}' for ratio in ratios)})"
 
 
 def memory(counts: list[int], size: int) -> None:

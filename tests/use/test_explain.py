@@ -21,7 +21,7 @@ from cxrtl.use.explain import _choose, _outcomes, explain, find_prepared
 from cxrtl.use.model import open_trained
 from cxrtl.use.regions import read_regions
 from tests.report.browser import BINARY, Tab
-from tests.use.conftest import SIZE, Tiny
+from tests.use.conftest import LAST, SIZE, Tiny
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +38,7 @@ def explained(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 def test_pictures_follow_the_rule(explained: RunDir) -> None:
     found = read_gallery(explained)
     assert found is not None
-    part = open_trained(explained).loaded.predictions.select("first", 12)
+    part = open_trained(explained).loaded.predictions.select("first", LAST)
     truth, called = part.truth, part.score >= 0.5
     cells = np.where(truth, np.where(called, "tp", "fn"), np.where(called, "fp", "tn"))
     for cell in ("tp", "fn", "fp", "tn"):

@@ -15,9 +15,9 @@ import torch
 from cxrtl.errors import ConfigError, DamagedError, PredictionsError
 from cxrtl.rundir import RunDir, sha256_file
 from cxrtl.use.model import called, open_trained, probabilities, revive
-from tests.use.conftest import CPU, Tiny
+from tests.use.conftest import CPU, LAST, Tiny
 
-WEIGHTS = "first/fold0/weights-12.safetensors"
+WEIGHTS = f"first/fold0/weights-{LAST}.safetensors"
 
 
 def forge(run: RunDir, change: bytes) -> None:
@@ -25,7 +25,7 @@ def forge(run: RunDir, change: bytes) -> None:
     run.path(WEIGHTS).write_bytes(change)
     result = run.path("first/fold0/result.json")
     raw = json.loads(result.read_text())
-    raw["files"]["weights-12.safetensors"] = sha256_file(run.path(WEIGHTS))
+    raw["files"][f"weights-{LAST}.safetensors"] = sha256_file(run.path(WEIGHTS))
     result.write_text(json.dumps(raw))
 
 
@@ -33,7 +33,7 @@ def forge(run: RunDir, change: bytes) -> None:
 def test_models_give_the_out_of_fold_predictions(tiny: Tiny, arm: str, iterations: int) -> None:
     trained = open_trained(tiny.run, arm, iterations)
     pixels, frame = tiny.pixels(), trained.loaded.predictions.select(trained.recipe.name, trained.iterations).frame
-    assert trained.iterations == {"": 12, "first": 2, "second": 3}[arm] and sorted(trained.trials) == [0, 1]
+    assert trained.iterations == {"": LAST, "first": 2, "second": 3}[arm] and sorted(trained.trials) == [0, 1]
     for fold in trained.trials:
         held = frame[frame["fold"] == fold]
         found = trained.ensemble(CPU, [fold])(np.stack([pixels[name] for name in held["image_id"]]))
@@ -43,7 +43,11 @@ def test_models_give_the_out_of_fold_predictions(tiny: Tiny, arm: str, iteration
 
 @pytest.mark.parametrize(
     ("arm", "iterations", "said"),
-    [("third", 0, "choose among first, second"), ("", 5, "choose among 2, 12"), ("second", 12, "choose among 3")],
+    [
+        ("third", 0, "choose among first, second"),
+        ("", 5, f"choose among 2, {LAST}"),
+        ("second", LAST, "choose among 3"),
+    ],
 )
 def test_what_was_not_trained_is_refused(tiny: Tiny, arm: str, iterations: int, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
@@ -54,7 +58,7 @@ def test_an_unfinished_arm_is_refused_and_a_finished_one_beside_it_is_not(copy: 
     copy.path("second/fold1/result.json").unlink()
     with pytest.raises(PredictionsError, match=r"lacks the folds \[1\]"):
         open_trained(copy, "second")
-    assert open_trained(copy, "first").iterations == 12
+    assert open_trained(copy, "first").iterations == LAST
 
 
 def test_altered_weights_are_refused(copy: RunDir) -> None:

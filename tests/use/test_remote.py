@@ -14,7 +14,7 @@ from cxrtl.orchestrate import board
 from cxrtl.report import finish
 from cxrtl.rundir import write_json
 from tests.homes import SECRET, Machines
-from tests.use.conftest import Tiny, draw_images, train
+from tests.use.conftest import LAST, Tiny, draw_images, train
 
 HOME = "s3://bucket/some/home"
 RUN = f"{HOME}/runs/tiny"
@@ -30,7 +30,7 @@ def test_verbs_on_a_machine_of_their_own(
     first = machines.use("first")
     made = train(first, draw_images(tmp_path / "images"), id_key)
     trials = [
-        {"arm": arm, "fold": fold, "budgets": [12], "folder": f"{arm}/fold{fold}"} for arm, fold in [("first", 0)]
+        {"arm": arm, "fold": fold, "budgets": [LAST], "folder": f"{arm}/fold{fold}"} for arm, fold in [("first", 0)]
     ]
     write_json(made.run.path("plan.json"), {"trials": trials})
     page = finish.finish(made.run, made.prepared).read_bytes()
