@@ -25,6 +25,7 @@ def on_nodes(*words: str | Path) -> dict[str, Any]:
     return told
 
 
+@pytest.mark.slow
 def test_folds_of_a_lost_node_go_on_elsewhere(undisturbed: Path, tmp_path: Path) -> None:
     shutil.copytree(undisturbed / "prepared", tmp_path / "prepared")
     before = read_json(undisturbed / "runs/small/experiment.resolved.json")
