@@ -24,11 +24,8 @@ SLICES = "slices"
 
 def write_identities(manifest: Manifest, out: Path) -> None:
     # a file name that is not UTF-8 cannot stand in Parquet: its odd bytes are written as \udcNN
-    try:
-        paths = pa.array(manifest.frame["path"], pa.string())
-    except UnicodeEncodeError:
-        paths = pa.array([path.encode("utf-8", "backslashreplace").decode() for path in manifest.frame["path"]])
-    table = pa.table({"image_id": pa.array(manifest.frame["image_id"], pa.string()), "path": paths})
+    paths = [path.encode("utf-8", "backslashreplace").decode() for path in manifest.frame["path"]]
+    table = pa.table({"image_id": pa.array(manifest.frame["image_id"], pa.string()), "path": pa.array(paths)})
     _write(out, "identities.parquet", lambda part: pq.write_table(table, part))
 
 
