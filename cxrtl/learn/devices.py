@@ -18,6 +18,22 @@ _THREADS = ThreadPoolExecutor(1024, thread_name_prefix="cxrtl-fold")
 _TURN = threading.Lock()
 
 
+class _Own(threading.local):
+    """Each thread's queue on each device, for good: torch hands out the same 32 in turn, so that of two asked for far
+    apart one fold might capture what another scores; and cuBLAS keeps memory for every queue it has seen."""
+
+    def __init__(self) -> None:
+        self.streams: dict[torch.device, torch.cuda.Stream] = {}
+
+    def stream(self, device: torch.device) -> torch.cuda.Stream:
+        if device not in self.streams:
+            self.streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        return self.streams[device]
+
+
+_OWN = _Own()
+
+
 def settle(threads: int) -> None:
     """Make this process compute with so many threads, and repeatably."""
     torch.set_num_threads(threads)
@@ -37,7 +53,7 @@ def own_stream(device: torch.device) -> Iterator[None]:
         yield
         return
     # Neither queue waits on the host: synchronising the device would break another thread's capture.
-    stream, common = torch.cuda.Stream(device), torch.cuda.default_stream(device)  # type: ignore[no-untyped-call]
+    stream, common = _OWN.stream(device), torch.cuda.default_stream(device)
     stream.wait_stream(common)  # what is there already, such as the images, is complete
     try:
         with torch.cuda.stream(stream):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 import torch
@@ -62,3 +64,37 @@ def test_settled_is_repeatable_and_exact() -> None:
     devices.settle(1)
     assert torch.get_num_threads() == 1 and torch.backends.cudnn.deterministic
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_no_queue_is_anothers_however_many_folds_were_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of torch's queues on a GPU, numbers as torch hands them out: 32, in turn."""
+    made, entered, gpu = itertools.count(), threading.local(), torch.device("cuda", 7)
+
+    class Common:
+        def wait_stream(self, other: object) -> None:
+            pass
+
+    class Queue(Common):
+        def __init__(self, device: torch.device) -> None:
+            self.number = next(made) % 32
+
+    def enter(queue: Queue) -> AbstractContextManager[None]:
+        entered.number = queue.number
+        return nullcontext()
+
+    def common(device: torch.device) -> Common:
+        return Common()
+
+    for name, fake in {"Stream": Queue, "default_stream": common, "current_stream": common, "stream": enter}.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+
+    def own(gate: threading.Barrier) -> int:
+        gate.wait(10)
+        with devices.own_stream(gpu):
+            gate.wait(10)
+            return int(entered.number)
+
+    with devices.in_turn(gpu):
+        shared = int(entered.number)
+    for _ in range(40):
+        assert len({shared, *devices.side_by_side([own] * 3)}) == 4

@@ -148,6 +148,22 @@ def test_the_host_does_not_run_away() -> None:
             assert call <= step.QUEUED or done[call - step.QUEUED - 1].query()
 
 
+def test_no_queue_is_anothers_however_many_folds_were_trained() -> None:
+    """Torch has 32 and hands them out in turn."""
+
+    def queue(gate: threading.Barrier) -> int:
+        gate.wait(60)
+        with devices.own_stream(GPU):
+            own = torch.cuda.current_stream(GPU).cuda_stream
+            gate.wait(60)
+        return own
+
+    with devices.in_turn(GPU):
+        shared = torch.cuda.current_stream(GPU).cuda_stream
+    for _ in range(40):
+        assert len({shared, *devices.side_by_side([queue] * 3)}) == 4
+
+
 def test_threads_may_copy_and_score_while_others_capture() -> None:
     stop, copied = threading.Event(), [0]
 
