@@ -3,8 +3,9 @@
     python benchmarks/gpu.py --out FOLDER [--parts loops bench packs s1 agree] [--rounds 5] [--images 1000]
 
     loops   without Ray: what the GPU can do; 1, 2, 4 and 8 folds of ResNet-50, batch 25, 224 px in one process
-            (`benchmarks/packed.py`); the best plain loop and a tutorial's. Beside torch and torchvision that needs
-            pandas, pillow, pyarrow, pydantic, safetensors, scikit-learn and scipy
+            (`benchmarks/packed.py`); what one would gain where cuDNN times its algorithms, or need not repeat its bits,
+            or torch compiles the network; the best plain loop and a tutorial's. Beside torch and torchvision that
+            needs pandas, pillow, pyarrow, pydantic, safetensors, scikit-learn and scipy
     bench   `cxrtl bench` for the same, one fold on the GPU
     packs   1, 2, 4 and 8 folds in one process and as many processes on shares of the GPU, in real runs of eight folds;
             predictions of packed folds against those of unpacked ones
@@ -118,7 +119,7 @@ def run(home: Path, name: str, images: int, folds: int, budgets: list[int], reso
 
 def loops(say: Callable[..., None], args: argparse.Namespace) -> None:
     import torch
-    from packed import Wish, measure
+    from packed import VARIANTS, Wish, measure
 
     from cxrtl.bench import limits
     from cxrtl.bench.loops import Task
@@ -140,6 +141,16 @@ def loops(say: Callable[..., None], args: argparse.Namespace) -> None:
             **asdict(found),
         )
     assert first
+    for variant in list(VARIANTS)[1:]:
+        words = [str(ROOT / "benchmarks/packed.py"), "--folds", "1", "--variant", variant]
+        for name in ("backbone", "batch", "size", "images", "warm", "steps", "device"):
+            words += [f"--{name}", str(getattr(wish, name))]
+        try:
+            rate = json.loads(call(words))["rate"]
+        except Failed as error:  # nothing that cxrtl does
+            say(f"one, {variant}: not to be had here: {error}", variant=variant)
+            continue
+        say(f"one, {variant}: {rate:,.0f} images/s, {rate / first.rate:.2f} × as shipped", variant=variant, rate=rate)
     for name, form, steps in (("plain", "bf16", wish.steps), ("naive", "fp32", max(2, wish.steps // 10))):
         task = Task(name, wish.backbone, wish.batch, wish.size, steps, os.cpu_count() or 1, form, wish.device)
         rate = float(json.loads(call(["-m", "cxrtl.bench.loops", task.to_json()])))

@@ -1,10 +1,11 @@
 """Folds side by side in one process on one GPU, without Ray: what they train together.
 
-    python benchmarks/packed.py [--folds 1 2 4 8] [--backbone resnet50] [--steps 500] [--device cuda]
+    python benchmarks/packed.py [--folds 1 2 4 8] [--backbone resnet50] [--steps 500] [--device cuda] [--variant timed]
 
 Each fold trains on a stream and a graph of its own, all on one copy of the images. They wait for each other after
 `warm` steps; the rate is all their images over the time from there to the last one's end. Fold 0 must end with the same
 weights however many train beside it: their sha256 is printed. `benchmarks/gpu.py --parts loops` adds other loops.
+`variant`: what cxrtl does not do, to see what it would gain (`VARIANTS`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,25 @@ from cxrtl.learn import devices, loop, memory, precision, state, transfer
 
 
 @dataclass(frozen=True)
+class Variant:
+    """`timed`: cuDNN chooses each algorithm by timing, which may choose otherwise the next time; `repeatable`: only
+    among those that give the same bits every time; `compiled`: the network through `torch.compile`."""
+
+    timed: bool = False
+    repeatable: bool = True
+    compiled: bool = False
+
+
+VARIANTS = {
+    "shipped": Variant(),
+    "timed": Variant(timed=True),
+    "unrepeatable": Variant(repeatable=False),
+    "timed-unrepeatable": Variant(timed=True, repeatable=False),
+    "compiled": Variant(compiled=True),
+}
+
+
+@dataclass(frozen=True)
 class Wish:
     backbone: str = "resnet50"
     batch: int = 25
@@ -37,6 +57,7 @@ class Wish:
     warm: int = 50
     steps: int = 500
     device: str = "cuda"
+    variant: str = "shipped"
 
 
 @dataclass(frozen=True)
@@ -60,6 +81,7 @@ class Fold:
         form = precision.choose("auto", self.device)
         self.setting = loop.Setting(train, Augment(), 0, number, 2, form, self.device)
         self.model = transfer.make_model(train, None, 2, 0, number, self.device)
+        self.net = torch.compile(self.model) if VARIANTS[wish.variant].compiled else self.model
         self.optimizer = transfer.make_optimizer(train, self.model, 2)
         self.images = replace(whole, rows=torch.nonzero(torch.arange(len(whole)) % 10 != number)[:, 0].to(self.device))
 
@@ -72,14 +94,15 @@ class Fold:
             times.append(time.perf_counter())
 
         with devices.own_stream(self.device):
-            loop.fit(self.setting, self.images, self.model, self.optimizer, state.State(), loop.Hooks(milestone))
+            loop.fit(self.setting, self.images, self.net, self.optimizer, state.State(), loop.Hooks(milestone))
         return times[0], times[-1]
 
 
 def measure(wish: Wish, counts: list[int]) -> Iterator[Found]:
     """The folds of each of `counts` at once."""
-    device = torch.device(wish.device)
+    device, variant = torch.device(wish.device), VARIANTS[wish.variant]
     devices.settle(1)
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = variant.timed, variant.repeatable
     memory.keep_freed_memory()
     drawn = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (wish.images, 1, wish.size, wish.size), dtype=torch.uint8, generator=drawn)
@@ -101,8 +124,9 @@ def measure(wish: Wish, counts: list[int]) -> Iterator[Found]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folds", type=int, nargs="+", default=[1, 2, 4, 8])
+    choices = {"variant": VARIANTS}
     for name, value in asdict(Wish()).items():
-        parser.add_argument(f"--{name}", type=type(value), default=value)
+        parser.add_argument(f"--{name}", type=type(value), default=value, choices=choices.get(name))
     given = vars(parser.parse_args())
     counts = given.pop("folds")
     for found in measure(Wish(**given), counts):

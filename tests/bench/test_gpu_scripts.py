@@ -48,7 +48,9 @@ def test_lines_and_figures_are_kept_as_they_come(tmp_path: Path) -> None:
     assert sessions[0] == "an earlier session" and "--parts loops" in sessions[1]["command"]
     assert sessions[1]["environment"]["torch"] and sessions[1]["date"]
     lines = [entry["line"] for entry in sessions[1]["lines"]]
-    assert [line for line in lines if "plain loop" in line or "naive loop" in line] == lines[2:] and len(lines) == 4
+    assert [line for line in lines if "plain loop" in line or "naive loop" in line] == lines[6:] and len(lines) == 8
+    for variant, line in zip(("timed", "unrepeatable", "timed-unrepeatable", "compiled"), lines[2:6], strict=True):
+        assert line.startswith(f"one, {variant}: ") and line.endswith(" × as shipped")
     text = (tmp_path / "gpu.md").read_text()
     assert all(f"- loops: {line}\n" in text for line in lines) and text.count("## ") == 1
 
