@@ -6,12 +6,19 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import ray.data
 
+from cxrtl import config
+from cxrtl.orchestrate import cluster, probe, study
 from cxrtl.rundir import RunDir
+from tests.faults.alone import Silent
 from tests.orchestrate.helpers import cxrtl, experiment, gone, same, scores, start, training, wait_for
 
 ARM = """
@@ -23,8 +30,47 @@ name = "mobilenet_v3_small"
 """
 
 
+@pytest.fixture
+def beside(ray_instance: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Studies in this process, which has its imports behind it, on the tests' common Ray, and steps that are not timed:
+    what a command spends its first half minute on."""
+
+    @contextmanager
+    def connect(address: str | None, verbose: bool) -> Iterator[list[cluster.Node]]:
+        yield cluster.nodes()
+
+    monkeypatch.setattr(cluster, "connect", connect)
+    monkeypatch.setattr(ray.data.DataContext.get_current(), "use_datasource_v2", False)  # as `connect` does
+    monkeypatch.setattr(probe.Prober, "time", lambda *_: probe.Probe("cpu", "", "fp32", 0.01, 6 * 10**6))
+
+
+def test_killed_trial_goes_on_from_its_state(beside: None, undisturbed: Path, tmp_path: Path) -> None:
+    for part in ("prepared", "runs"):
+        shutil.copytree(undisturbed / part, tmp_path / part)
+    fold = tmp_path / "runs/small/mobilenet_v3_small/fold1"
+    shutil.rmtree(fold)
+    killed: list[int] = []
+
+    def kill() -> None:
+        until = time.monotonic() + 120
+        while not killed and time.monotonic() < until:
+            if beat := training(tmp_path, fold=1):
+                os.kill(int(beat["process"].split()[0]), signal.SIGKILL)
+                killed.append(beat["iteration"])
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    here = study.Options(tmp_path, "", address="the tests' common Ray")
+    study.run(config.load(experiment(tmp_path)), here, Silent())
+    killer.join()
+    assert killed and json.loads((fold / "result.json").read_text())["tries"] == 2
+    assert same(scores(tmp_path), scores(undisturbed))
+
+
+@pytest.mark.slow
 def test_arm_joins_and_a_trial_is_killed(undisturbed: Path, tmp_path: Path) -> None:
-    """A killed trial goes on from its state. An arm that joins a run changes no bit of another's predictions, whether
+    """As a user would see it. An arm that joins a run changes no bit of another's predictions, whether
     done before or made with it."""
     for part in ("prepared", "runs"):
         shutil.copytree(undisturbed / part, tmp_path / part)
