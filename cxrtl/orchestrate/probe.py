@@ -256,26 +256,27 @@ def _step_seconds(
 def _fold(
     recipe: Recipe, start: Weights | None, prepared: Prepared, precision: Precision, device: torch.device, kept: bool
 ) -> Callable[[threading.Barrier], float]:
-    """A fold on blank images, which waits for the others, gives the seconds a step that it then takes, and on a GPU is
+    """A fold on noise, which waits for the others, gives the seconds a step that it then takes, and on a GPU is
     scored at the end, for the memory that takes."""
     train, classes, task, count = recipe.train, len(prepared.classes), prepared.task, TIMED_STEPS[device.type]
     model = transfer.make_model(train, start, classes, 0, 0, device, task, prepared.channels)
     optimizer = transfer.make_optimizer(train, model, classes)
     side = prepared.image_size
 
-    def blank(images: int) -> loop.Images:
-        pixels = torch.zeros((images, prepared.channels, side, side), dtype=torch.uint8, device=device)
+    def noise(images: int) -> loop.Images:  # of images all alike, BatchNorm would divide by nothing
+        shape, draws = (images, prepared.channels, side, side), torch.Generator().manual_seed(0)
+        pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draws).to(device)
         return loop.Images(pixels, objective.blank_targets(task, images, classes, side).to(device))
 
-    images = blank(train.batch_size)
+    images = noise(train.batch_size)
     net = features.net(train, model, classes, task, kept)
     if kept:
         body = freeze.split(train, model, classes).body
         assert body is not None
         made = features.compute(body, images.pixels.cpu(), None, precision, device)[0]
-        noise = torch.rand_like(made).to(device)  # of images all alike, BatchNorm would divide by nothing
+        drawn = torch.rand_like(made).to(device)
         rows = torch.arange(train.batch_size, device=device)
-        images = replace(images, features=features.Features(noise, noise, rows))
+        images = replace(images, features=features.Features(drawn, drawn, rows))
     # A save stops the clock. What comes before the first, which warms up, is left out of the time.
     every = 1 if device.type == "cpu" else count
     timed = train.model_copy(update={"budgets": (count + every + 1,), "checkpoint_every": every})
@@ -291,7 +292,7 @@ def _fold(
 
         def score(_: state.State) -> None:
             if device.type == "cuda" and not kept:  # on a CPU it takes seconds, and a head takes next to nothing
-                loop.predict(setting, blank(loop.evaluation_batch(setting, side)), net)
+                loop.predict(setting, noise(loop.evaluation_batch(setting, side)), net)
 
         with own_stream(device):
             loop.fit(setting, images, net, optimizer, state.State(), loop.Hooks(score, mark))
