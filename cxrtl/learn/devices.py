@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -18,20 +19,9 @@ _THREADS = ThreadPoolExecutor(1024, thread_name_prefix="cxrtl-fold")
 _TURN = threading.Lock()
 
 
-class _Own(threading.local):
-    """Each thread's queue on each device, for good: torch hands out the same 32 in turn, so that of two asked for far
-    apart one fold might capture what another scores; and cuBLAS keeps memory for every queue it has seen."""
-
-    def __init__(self) -> None:
-        self.streams: dict[torch.device, torch.cuda.Stream] = {}
-
-    def stream(self, device: torch.device) -> torch.cuda.Stream:
-        if device not in self.streams:
-            self.streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        return self.streams[device]
-
-
-_OWN = _Own()
+# Queues that no fold uses now. Torch hands out the same 32 in turn, so that of two asked for far apart one fold might
+# capture what another scores; and cuBLAS keeps memory for every queue it has seen.
+_IDLE: defaultdict[torch.device, list[torch.cuda.Stream]] = defaultdict(list)
 
 
 def settle(threads: int) -> None:
@@ -53,13 +43,18 @@ def own_stream(device: torch.device) -> Iterator[None]:
         yield
         return
     # Neither queue waits on the host: synchronising the device would break another thread's capture.
-    stream, common = _OWN.stream(device), torch.cuda.default_stream(device)
+    try:
+        stream = _IDLE[device].pop()
+    except IndexError:
+        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    common = torch.cuda.default_stream(device)
     stream.wait_stream(common)  # what is there already, such as the images, is complete
     try:
-        with torch.cuda.stream(stream):
+        with torch.cuda.device(device), torch.cuda.stream(stream):  # a thread begins on the first of several GPUs
             yield
     finally:
         common.wait_stream(stream)  # before it uses again what was made there, and freed
+        _IDLE[device].append(stream)
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from cxrtl.learn.parallel import ALONE, Workers
 from cxrtl.learn.precision import Precision
 from cxrtl.records import Task
 
+PIECE = 500  # masks at once
+
 
 @dataclass(frozen=True)
 class Images:
@@ -40,8 +42,11 @@ class Images:
         return self.pixels.shape[-1]
 
     def truth(self) -> Iterator[Tensor]:
-        """All targets in order."""
-        yield self.targets if self.rows is None else self.targets[self.rows]
+        """All targets in order; masks in pieces, as all at once would take a GPU's memory once more."""
+        at_once = PIECE if self.targets.dim() > 2 else max(1, len(self))
+        for start in range(0, max(1, len(self)), at_once):
+            part = slice(start, start + at_once)
+            yield self.targets[part if self.rows is None else self.rows[part]]
 
     def aims(self, indices: Tensor) -> Tensor:
         """The targets in training."""

@@ -14,13 +14,12 @@ from torch import Tensor
 
 from cxrtl.data.flat import Flat
 from cxrtl.learn.augment import Normalise
-from cxrtl.learn.setting import Images
+from cxrtl.learn.setting import PIECE, Images
 from cxrtl.learn.state import State
 from cxrtl.learn.step import Batch, Batches
 from cxrtl.records import IntArray
 
 AHEAD = 4  # batches read, or being read, before they are asked for
-_PIECE = 500  # masks at once
 Key = TypeVar("Key")
 
 
@@ -52,16 +51,16 @@ class Streamed:
         if self.labels is not None:
             yield self.labels
             return
-        for start in range(0, len(self), _PIECE):
-            masks = self.flat.read(self.rows[start : start + _PIECE], self.channels)
+        for start in range(0, len(self), PIECE):
+            masks = self.flat.read(self.rows[start : start + PIECE], self.channels)
             yield torch.from_numpy(masks[:, 0])
 
     def chunks(self, normalise: Normalise, at_once: int) -> Iterator[Tensor]:
         """The model's input in evaluation."""
         wanted = ((None, self.rows[start : start + at_once]) for start in range(0, len(self), at_once))
         for _, read in read_ahead(self.flat, wanted, pin=self.device.type == "cuda"):
-            pixels = read.result()[:, : self.channels]
-            yield normalise(pixels.to(self.device, non_blocking=True).float())
+            pixels = read.result().to(self.device, non_blocking=True)[:, : self.channels]
+            yield normalise(pixels.float())
 
 
 def read_ahead(
@@ -108,10 +107,11 @@ class Window:
     def __getitem__(self, iteration: int) -> Batch:
         """Batches come in the order of their iterations, from the state's on."""
         (indices, scale, offset, view), read = next(self.read)
-        found = self._wait(read)
+        # whole: a part of it would be copied to memory that a GPU cannot read by itself, and the host would wait
+        found = self._wait(read).to(self.device, non_blocking=True)
         channels, labels = self.streamed.channels, self.streamed.labels
-        self.images.pixels.copy_(found[:, :channels], non_blocking=True)
-        self.images.targets.copy_(found[:, channels] if labels is None else labels[indices], non_blocking=True)
+        self.images.pixels.copy_(found[:, :channels])
+        self.images.targets.copy_(found[:, channels] if labels is None else labels[indices])
         return self.places, scale, offset, view
 
     def _wait(self, read: Future[Tensor]) -> Tensor:

@@ -63,6 +63,7 @@ def connect(address: str | None, verbose: bool, cpus: int | None = None) -> Iter
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # its own would wait for the trials to end
     os.environ.setdefault("RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING", "0")
     os.environ.setdefault("MALLOC_ARENA_MAX", "1")  # of workers started here; see learn.memory
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # what asks for no GPU sees none, and opens none
     os.environ.setdefault("RAY_worker_niceness", "0")  # the command's own priority; Ray's choice is nearly the lowest
     if address == OWN:  # neither nodes to add, nor a dashboard to feed: a hundredth of a core each
         os.environ.setdefault("AUTOSCALER_UPDATE_INTERVAL_S", "60")

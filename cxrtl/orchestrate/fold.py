@@ -78,7 +78,8 @@ def fold_loop(config: dict[str, Any]) -> None:
     memory.keep_freed_memory()
     if job.flat and storage.at(job.flat.path):
         flat.make_here(job.prepared)
-    here = ray.train.torch.get_device()
+    # in a process of its own Ray Train names a GPU wherever torch sees one, asked for or not
+    here = ray.train.torch.get_device() if job.share.gpus else torch.device("cpu")
     parts, whole = supply.gather(job, trials, config["images"], here, workers.first)
     runs = [
         FoldRun(job, trial, *part, here, started, workers, whole) for trial, part in zip(trials, parts, strict=True)
@@ -178,7 +179,7 @@ class FoldRun:
         """Score the held-out fold, keep weights and predictions, save the state that vouches for them."""
         started = time.monotonic()
         scores = loop.predict(self.setting, self.test_images, self.net)
-        truth = torch.cat(tuple(self.test_images.truth())).cpu()
+        truth = torch.cat([part.cpu() for part in self.test_images.truth()])
         loss, accuracy = objective.judge(self.setting.task, self.setting.classes, scores, truth)
         seconds = time.monotonic() - started
         reached = Milestone(at.iteration, at.train_seconds, seconds, loss, accuracy)

@@ -152,7 +152,13 @@ class Prober:
                 expected = replace(last[1], gpu_used=last[1].gpu_used * share.folds // last[0].folds)
                 if not fits(share, at_once, expected):
                     break
-            found = self.time(recipe, share, processes)
+            try:
+                found = self.time(recipe, share, processes)
+            except TrialError:
+                if best is None:
+                    raise
+                self.__exit__()  # out of memory, most likely: what is left of it should not meet the next arm
+                break
             steps[share.folds] = found.step_seconds
             seconds = _makespan(todo, share.folds, processes, steps)
             better = best is None or seconds <= best[0] * _FEWER_UNLESS

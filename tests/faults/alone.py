@@ -154,7 +154,7 @@ def stand_in(put: Callable[[Any, str, Any], None] = setattr) -> None:
     put(shards, "SLICE", 12)  # two shards
     put(ray.data, "from_items", lambda items, **_: _Rows(items))
     put(ray.data, "read_parquet", lambda folder, **_: _Images(folder))
-    put(ray.train.torch, "get_device", lambda: torch.device("cpu"))
+    put(ray.train.torch, "get_device", None)  # on a CPU it is not asked: it would name a GPU where there is one
     put(ray, "cluster_resources", lambda: {"CPU": 1.0})
     put(cluster, "nodes", lambda: [ALONE])
     put(growth, "grows", lambda: False)

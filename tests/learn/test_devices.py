@@ -85,7 +85,13 @@ def test_no_queue_is_anothers_however_many_folds_were_trained(monkeypatch: pytes
     def common(device: torch.device) -> Common:
         return Common()
 
-    for name, fake in {"Stream": Queue, "default_stream": common, "current_stream": common, "stream": enter}.items():
+    for name, fake in {
+        "Stream": Queue,
+        "default_stream": common,
+        "current_stream": common,
+        "stream": enter,
+        "device": lambda _: nullcontext(),
+    }.items():
         monkeypatch.setattr(torch.cuda, name, fake)
 
     def own(gate: threading.Barrier) -> int:

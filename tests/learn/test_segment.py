@@ -9,7 +9,7 @@ import torch
 
 from cxrtl.config import Augment, Train
 from cxrtl.errors import ConfigError, WeightsError
-from cxrtl.learn import augment, backbones, objective, segment, transfer, weights
+from cxrtl.learn import augment, backbones, objective, segment, setting, transfer, weights
 from cxrtl.learn.freeze import train_mode
 
 CPU = torch.device("cpu")
@@ -143,3 +143,14 @@ def test_seed_draws_the_decoder() -> None:
     one, again, other = (unet(recipe(), seed=seed).decoder.state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(one[key], again[key]) for key in one)
     assert not torch.equal(one["out.weight"], other["out.weight"])
+
+
+@pytest.mark.parametrize("rows", [None, torch.tensor([8, 1, 1, 5, 0])])
+def test_masks_come_in_pieces_and_weigh_the_same(rows: torch.Tensor | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All at once would take a GPU's memory once more for each fold."""
+    monkeypatch.setattr(setting, "PIECE", 3)
+    masks = torch.randint(0, 3, (10, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = setting.Images(torch.zeros((10, 1, 4, 4), dtype=torch.uint8), masks, rows=rows)
+    pieces, whole = list(images.truth()), masks if rows is None else masks[rows]
+    assert max(map(len, pieces)) == 3 and torch.equal(torch.cat(pieces), whole)
+    assert torch.equal(objective.structure_weights(pieces, 2), objective.structure_weights([whole], 2))

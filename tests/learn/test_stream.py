@@ -46,7 +46,7 @@ class Streaming(Run):
 def test_same_bits_as_from_memory_however_a_run_is_cut(
     tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "_PIECE", 7)
+    monkeypatch.setattr(stream, "PIECE", 7)
     monkeypatch.setitem(loop.EVALUATION_BATCH, "cpu", 20)
     train = recipe(5, 10, checkpoint_every=3, class_weights=True)  # seven steps a pass: reads run into the next
     wanted = Run(train, task=task).fit()
@@ -65,7 +65,7 @@ def test_same_bits_as_from_memory_however_a_run_is_cut(
 
 
 def test_targets_and_pixels_come_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "_PIECE", 7)
+    monkeypatch.setattr(stream, "PIECE", 7)
     found = images(30, task="segmentation")
     streamed = on_disk(tmp_path, "a.u8", found, "segmentation")
     assert len(streamed) == 30 and torch.equal(torch.cat(list(streamed.truth())), found.targets)

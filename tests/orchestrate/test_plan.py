@@ -11,7 +11,7 @@ import pytest
 
 from cxrtl.config import Experiment, Recipe, Resources, parse
 from cxrtl.data import flat
-from cxrtl.errors import PlanError
+from cxrtl.errors import PlanError, TrialError
 from cxrtl.orchestrate import plan, room
 from cxrtl.orchestrate.cluster import Node
 from cxrtl.orchestrate.probe import Prober, Share
@@ -242,6 +242,28 @@ def test_folds_share_a_gpu_as_ends_all_of_them_soonest(
     prober = Measured({}, phantom(tmp_path), {}, {})
     share, _ = plan.lay_out(made, made.recipes[:1], plan.trials(made, 10)[::2], [Node(8, 1)], prober)
     assert (share.folds, found) == (chosen, tried)
+
+
+def test_a_pack_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
+    """Most likely of too little memory; the first has nothing before it, and is an error."""
+
+    class Measured(Prober):
+        most, ended = 2, 0
+
+        def time(self, recipe: Recipe, share: Share, processes: int) -> plan.Probe:
+            if share.folds > self.most:
+                raise TrialError("out of memory")
+            return plan.Probe("cuda", "", "bf16", 1.0, 10, gpu_memory=2**40)
+
+        def __exit__(self, *_: object) -> None:
+            Measured.ended += 1
+
+    made, prober = experiment(), Measured({}, phantom(tmp_path), {}, {})
+    given = made, made.recipes[:1], plan.trials(made, 10), [Node(8, 1)], prober
+    assert plan.lay_out(*given)[0].folds == 2 and Measured.ended == 1
+    Measured.most = 0
+    with pytest.raises(TrialError, match="out of memory"):
+        plan.lay_out(*given)
 
 
 @pytest.mark.slow
