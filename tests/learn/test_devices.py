@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 
@@ -93,6 +94,8 @@ def test_no_queue_is_anothers_however_many_folds_were_trained(monkeypatch: pytes
         "device": lambda _: nullcontext(),
     }.items():
         monkeypatch.setattr(torch.cuda, name, fake)
+
+    monkeypatch.setattr(devices, "_IDLE", defaultdict(list))
 
     def own(gate: threading.Barrier) -> int:
         gate.wait(10)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -115,6 +116,8 @@ def test_streams_wait_for_each_other_and_never_the_host(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "default_stream", lambda device: common)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream(now[0]))
     monkeypatch.setattr(torch.cuda, "stream", on)
+    monkeypatch.setattr(torch.cuda, "device", lambda chosen: nullcontext())
+    monkeypatch.setattr(devices, "_IDLE", defaultdict(list))
     devices._shared_stream.cache_clear()
     with devices.own_stream(GPU):
         assert now == ["own"]
