@@ -29,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -142,9 +142,9 @@ def loops(say: Callable[..., None], args: argparse.Namespace) -> None:
         )
     assert first
     for variant in list(VARIANTS)[1:]:
-        words = [str(ROOT / "benchmarks/packed.py"), "--folds", "1", "--variant", variant]
-        for name in ("backbone", "batch", "size", "images", "warm", "steps", "device"):
-            words += [f"--{name}", str(getattr(wish, name))]
+        words = [str(ROOT / "benchmarks/packed.py"), "--folds", "1"]
+        for name, value in asdict(replace(wish, variant=variant)).items():
+            words += [f"--{name}", str(value)]
         try:
             rate = json.loads(call(words))["rate"]
         except Failed as error:  # nothing that cxrtl does

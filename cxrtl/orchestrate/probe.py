@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import resource
-import statistics
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -18,14 +16,14 @@ from torch import nn
 
 from cxrtl.config import Recipe
 from cxrtl.errors import CxrtlError, TrialError
-from cxrtl.learn import features, freeze, loop, memory, objective, state, transfer
-from cxrtl.learn.devices import own_stream, settle, side_by_side
+from cxrtl.learn import features, memory, state, transfer
+from cxrtl.learn.devices import settle
 from cxrtl.learn.precision import Precision, choose
 from cxrtl.learn.weights import Weights
 from cxrtl.orchestrate.cluster import Node
+from cxrtl.orchestrate.timing import step_seconds
 from cxrtl.records import Prepared
 
-TIMED_STEPS = {"cpu": 3, "cuda": 30}
 _FEWER_UNLESS = 0.97  # of the time: a costlier layout must be this much faster to be taken
 _ROOM_WITHIN = 60  # seconds that GPUs others use are waited for before fewer will do
 _FORMATS_DIFFER = 1.15  # bf16 is left where fp32 is this much faster
@@ -220,9 +218,9 @@ def probe_arm(
     classes, task = len(prepared.classes), prepared.task
     model = transfer.make_model(recipe.train, start, classes, 0, 0, device, task, prepared.channels)
     found: Precision = precision or choose(recipe.train.precision, device)
-    seconds = _step_seconds(recipe, start, prepared, found, share.folds, device, kept)
+    seconds = step_seconds(recipe, start, prepared, found, share.folds, device, kept)
     if precision is None and recipe.train.precision == "auto" and found == "bf16" and _may_be_slow(model, device):
-        plain = _step_seconds(recipe, start, prepared, "fp32", share.folds, device, kept)
+        plain = step_seconds(recipe, start, prepared, "fp32", share.folds, device, kept)
         if plain * _FORMATS_DIFFER < seconds:
             found, seconds = "fp32", plain
     gpu = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
@@ -242,66 +240,3 @@ def probe_arm(
 def _may_be_slow(model: nn.Module, device: torch.device) -> bool:
     """Grouped convolutions: a CPU's bf16 units multiply large matrices, and these have none."""
     return device.type == "cpu" and any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in model.modules())
-
-
-def _step_seconds(
-    recipe: Recipe,
-    start: Weights | None,
-    prepared: Prepared,
-    precision: Precision,
-    folds: int,
-    device: torch.device,
-    kept: bool,
-) -> float:
-    """Median seconds a step of `folds` folds side by side in this process, once all are warm."""
-    # made in turn: tracing a model changes `nn.Module` for all threads meanwhile (pytorch#112775)
-    made = [_fold(recipe, start, prepared, precision, device, kept) for _ in range(folds)]
-    return statistics.median(side_by_side(made))
-
-
-def _fold(
-    recipe: Recipe, start: Weights | None, prepared: Prepared, precision: Precision, device: torch.device, kept: bool
-) -> Callable[[threading.Barrier], float]:
-    """A fold on noise, which waits for the others, gives the seconds a step that it then takes, and on a GPU is
-    scored at the end, for the memory that takes."""
-    train, classes, task, count = recipe.train, len(prepared.classes), prepared.task, TIMED_STEPS[device.type]
-    model = transfer.make_model(train, start, classes, 0, 0, device, task, prepared.channels)
-    optimizer = transfer.make_optimizer(train, model, classes)
-    side = prepared.image_size
-
-    def noise(images: int) -> loop.Images:  # of images all alike, BatchNorm would divide by nothing
-        shape, draws = (images, prepared.channels, side, side), torch.Generator().manual_seed(0)
-        pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draws).to(device)
-        return loop.Images(pixels, objective.blank_targets(task, images, classes, side).to(device))
-
-    images = noise(train.batch_size)
-    net = features.net(train, model, classes, task, kept)
-    if kept:
-        body = freeze.split(train, model, classes).body
-        assert body is not None
-        made = features.compute(body, images.pixels.cpu(), None, precision, device)[0]
-        drawn = torch.rand_like(made).to(device)
-        rows = torch.arange(train.batch_size, device=device)
-        images = replace(images, features=features.Features(drawn, drawn, rows))
-    # A save stops the clock. What comes before the first, which warms up, is left out of the time.
-    every = 1 if device.type == "cpu" else count
-    timed = train.model_copy(update={"budgets": (count + every + 1,), "checkpoint_every": every})
-    setting = loop.Setting(timed, recipe.augment, 0, 0, classes, precision, device, task)
-
-    def run(gate: threading.Barrier) -> float:
-        marks: list[tuple[int, float]] = []
-
-        def mark(at: state.State) -> None:
-            if not marks:
-                gate.wait()
-            marks.append((at.iteration, at.train_seconds))
-
-        def score(_: state.State) -> None:
-            if device.type == "cuda" and not kept:  # on a CPU it takes seconds, and a head takes next to nothing
-                loop.predict(setting, noise(loop.evaluation_batch(setting, side)), net)
-
-        with own_stream(device):
-            loop.fit(setting, images, net, optimizer, state.State(), loop.Hooks(score, mark))
-        return (marks[-1][1] - marks[0][1]) / (marks[-1][0] - marks[0][0])
-
-    return run
